@@ -1,0 +1,1 @@
+"""The command line of telemq: parse, call one service, render."""

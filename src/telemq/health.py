@@ -1,0 +1,126 @@
+"""The ops address of a service: ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP.
+
+``/healthz`` answers 200 as long as the process can answer at all: it is for "restart me".
+``/readyz`` answers 503 with the reason while the service cannot do its work (no broker, no
+database): it is for "send me nothing now". Neither asks the database: they tell what the service
+found out last.
+
+It is a WSGI server of the standard library in a thread, because it must answer while the service's
+own loop is busy, and must cost a worker process nothing to start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from telemq.errors import BusyError, SettingError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+__all__ = ["LOOPBACK", "OpsServer", "host_and_port"]
+
+#: Hosts that only this machine reaches.
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+#: A client that is slower than this to send its request is dropped.
+_REQUEST_S = 5
+
+
+def host_and_port(flag: str, address: str, *, insecure: bool = False) -> tuple[str, int]:
+    """Split ``host:port``.
+
+    Raises:
+        SettingError: it is not of that form, or not loopback and not `insecure`.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise SettingError(flag, address, "host:port, such as 127.0.0.1:9601; port 0 picks one")
+    if host not in LOOPBACK and not insecure:
+        raise SettingError(flag, address, "a loopback address, unless --insecure is given")
+    return host, int(port)
+
+
+class OpsServer:
+    """Serves a service's health and metrics until closed; a context manager.
+
+    Args:
+        address: ``host:port``; port 0 picks a free one, see `address` of the instance.
+        ready: called from another thread; gives None when ready, else the reason why not.
+        registry: the service's metrics.
+
+    Raises:
+        SettingError: the address is malformed, or not loopback.
+        BusyError: somebody else listens there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        ready: Callable[[], str | None],
+        registry: CollectorRegistry,
+        insecure: bool = False,
+    ) -> None:
+        self._ready = ready
+        self._metrics = make_wsgi_app(registry)
+        host, port = host_and_port("--ops-address", address, insecure=insecure)
+        try:
+            self._server = make_server(host, port, self._answer, _Server, _Handler)
+        except OSError as error:
+            raise BusyError(f"--ops-address {address}: {error.strerror or error}") from error
+        self.address = f"{host}:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            name="ops",
+            kwargs={"poll_interval": 0.1},
+            daemon=True,
+        )
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return cast(Iterable[bytes], self._metrics(environ, start))
+        status, text = "404 Not Found", "not here; try /healthz, /readyz or /metrics"
+        if path == "/healthz":
+            status, text = "200 OK", "ok"
+        elif path == "/readyz":
+            reason = self._ready()
+            status, text = (
+                ("200 OK", "ready") if reason is None else ("503 Service Unavailable", reason)
+            )
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode() + b"\n"]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: probes come every second."""

@@ -1,0 +1,225 @@
+"""The wire protocol, version 1: every message, its limits, and how it is encoded.
+
+docs/protocol.md is the specification; the names and the order of the fields here are those there.
+
+::
+
+    frame 0   ["PUBLISH", session, number, id, records, key, metadata]      control, JSON
+    frame 1   payload                                                       PUBLISH and DELIVER only
+
+Every message is a JSON array whose first element is its type, so decoding checks each field's kind
+and range in one pass, in C.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NewType
+
+import msgspec
+from msgspec import Meta
+
+from telemq.errors import RemoteProtocolError
+
+__all__ = [
+    "CONTROL_BYTES_MAX",
+    "FINAL_ERRORS",
+    "INTEGER_MAX",
+    "SILENT_BEATS",
+    "VERSION",
+    "Bye",
+    "Confirm",
+    "Credit",
+    "Deliver",
+    "Error",
+    "FromBroker",
+    "FromPeer",
+    "Grant",
+    "Hello",
+    "LeaseId",
+    "Payload",
+    "Ping",
+    "Publish",
+    "Renew",
+    "Return",
+    "Role",
+    "Settle",
+    "Settlement",
+    "Want",
+    "Welcome",
+    "decode_from_broker",
+    "decode_from_peer",
+    "encode",
+]
+
+VERSION = "1.0"
+#: Greatest integer on the wire: the greatest that every JSON implementation holds exactly.
+INTEGER_MAX = 2**53 - 1
+#: Longest control frame.
+CONTROL_BYTES_MAX = 65_536
+#: A side that was silent for this many heartbeats is lost.
+SILENT_BEATS = 5
+#: After one of these it makes no sense to say HELLO again without changing something.
+FINAL_ERRORS = frozenset({"version", "role"})
+
+LeaseId = NewType("LeaseId", int)
+#: What a message carries. The broker only measures it.
+Payload = bytes | memoryview
+
+_Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+_Positive = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
+_Id = Annotated[str, Meta(min_length=1, max_length=512)]
+_Key = Annotated[str, Meta(max_length=512)]
+_Reason = Annotated[str, Meta(max_length=1000)]
+Role = Literal["producer", "consumer"]
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True, tag=lambda name: name.upper()):
+    session: str
+    number: _Count
+
+
+class Hello(_Message, frozen=True):
+    """A peer asks for a session; session is empty and number 0."""
+
+    version: Annotated[str, Meta(max_length=16)]
+    role: Role
+    name: Annotated[str, Meta(max_length=200)]
+
+
+class Welcome(_Message, frozen=True):
+    """The broker opens a session; its number is 1."""
+
+    version: str
+    heartbeat_ms: _Positive
+    message_records_max: _Positive
+    message_bytes_max: _Positive
+
+
+class Ping(_Message, frozen=True):
+    """Either side is alive and has nothing else to say."""
+
+
+class Bye(_Message, frozen=True):
+    """Either side ends the session on purpose."""
+
+
+class Error(_Message, frozen=True):
+    """The broker ended the session, or there was none."""
+
+    code: str
+    detail: str
+
+
+class Want(_Message, frozen=True):
+    """A producer's standing wish for credit; replaces the one before."""
+
+    least_records: _Count
+    least_bytes: _Count
+    most_records: _Count
+    most_bytes: _Count
+
+
+class Grant(_Message, frozen=True):
+    """The broker gives a producer this much more credit."""
+
+    records: _Count
+    bytes: _Count
+
+
+class Return(_Message, frozen=True):
+    """A producer gives back unspent credit."""
+
+    records: _Count
+    bytes: _Count
+
+
+class Publish(_Message, frozen=True):
+    """A producer hands over one message; the payload is the next frame."""
+
+    id: _Id
+    records: _Positive
+    key: _Key
+    metadata: dict[_Key, _Key]
+
+
+class Confirm(_Message, frozen=True):
+    """The PUBLISHes with these numbers are safe."""
+
+    numbers: tuple[_Positive, ...]
+
+
+class Credit(_Message, frozen=True):
+    """A consumer accepts at most this much delivered and not settled."""
+
+    records: _Count
+    bytes: _Count
+
+
+class Deliver(_Message, frozen=True):
+    """The broker lends one message to a consumer; the payload is the next frame."""
+
+    lease: _Positive
+    lease_ms: _Positive
+    attempt: _Positive
+    id: _Id
+    records: _Positive
+    key: _Key
+    metadata: dict[_Key, _Key]
+    dead: str
+
+
+class Settlement(msgspec.Struct, array_like=True, frozen=True):
+    """What became of one lease."""
+
+    lease: _Positive
+    outcome: Literal["ok", "retry", "bury"]
+    reason: _Reason = ""
+
+
+class Settle(_Message, frozen=True):
+    """A consumer is done with these leases."""
+
+    settlements: tuple[Settlement, ...]
+
+
+class Renew(_Message, frozen=True):
+    """A consumer still works on these leases."""
+
+    leases: tuple[_Positive, ...]
+
+
+FromPeer = Hello | Ping | Bye | Want | Return | Publish | Credit | Settle | Renew
+FromBroker = Welcome | Ping | Bye | Error | Grant | Confirm | Deliver
+
+_from_peer: msgspec.json.Decoder[FromPeer] = msgspec.json.Decoder(FromPeer)
+_from_broker: msgspec.json.Decoder[FromBroker] = msgspec.json.Decoder(FromBroker)
+_encoder = msgspec.json.Encoder()
+
+#: The control frame of a message.
+encode = _encoder.encode
+
+
+def decode_from_peer(frame: bytes | memoryview) -> FromPeer:
+    """Read a control frame that a peer sent.
+
+    Raises:
+        RemoteProtocolError: ``bad_message``; the detail names the field and what it must be.
+    """
+    if len(frame) > CONTROL_BYTES_MAX:
+        raise RemoteProtocolError("bad_message", f"control frame over {CONTROL_BYTES_MAX} bytes")
+    try:
+        return _from_peer.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError("bad_message", str(error)) from error
+
+
+def decode_from_broker(frame: bytes | memoryview) -> FromBroker:
+    """Read a control frame that the broker sent.
+
+    Raises:
+        RemoteProtocolError: ``bad_message``; the detail names the field and what it must be.
+    """
+    try:
+        return _from_broker.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError("bad_message", str(error)) from error
