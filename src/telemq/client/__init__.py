@@ -1,1 +1,1 @@
-"""TODO-doc."""
+"""A peer's side of the wire protocol: pure rules for producers and consumers, and the socket."""

@@ -1,0 +1,414 @@
+"""The broker's whole rule book, without a socket, a clock or a log.
+
+What peers send and the time come in as arguments; what to send comes out as values. The same calls
+give the same answers, byte for byte. There is one door for each kind of event (`receive`,
+`peer_lost`, `advance`, `drain`), and nothing else changes state::
+
+    publish -> READY -> LEASED -> settled ok -> CONFIRM to the producer
+                 ^         |
+                 |         |-- retry, lease ended, or session ended: back, attempt + 1
+                 '---------'-- attempts at the limit, or bury: dead, delivered as a dead letter
+                               until a consumer has kept it; then CONFIRM, too
+
+Promises, each checked by `check()` or by a property of its own (tests/property):
+
+P1  ready + leased + granted and not spent never exceeds the capacity, in records or in bytes.
+P2  accepted = settled + buried + ready + leased.
+P3  A message is in exactly one place.
+P4  A lease has a live owner.
+P5  Delivered and unsettled is within the consumer's credit (one message alone may be larger).
+P6  A message that is not dead is delivered at most `attempts_max` times.
+P7  After `advance(t)` no lease ends at or before t, and no peer is over its silence.
+P8  `next_deadline_ns` is the earliest live deadline.
+P9  First deliveries leave in order of arrival; those that came back before them, in order.
+P10 A grant never exceeds its limits.
+P11 Settling or renewing a lease that has ended changes nothing.
+P12 Same inputs, same outputs.
+
+Deliberately absent: memory of confirmed ids (the ledger has that), order between consumers,
+priorities, and any wait: what cannot be done now is done when the event comes that allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from telemq.broker.credit import Credits
+from telemq.broker.inventory import Inventory
+from telemq.broker.limits import BrokerLimits
+from telemq.broker.peers import Consumer, Peer, PeerId, PeerTable, Producer
+from telemq.broker.queue import Message
+from telemq.broker.stats import BrokerStats, Counters
+from telemq.errors import RemoteProtocolError
+from telemq.protocol import (
+    SILENT_BEATS,
+    VERSION,
+    Bye,
+    Confirm,
+    Credit,
+    Deliver,
+    Error,
+    FromBroker,
+    FromPeer,
+    Grant,
+    Hello,
+    Payload,
+    Ping,
+    Publish,
+    Renew,
+    Return,
+    Settle,
+    Want,
+    Welcome,
+)
+
+__all__ = ["BrokerCore", "Outgoing"]
+
+#: Numbers in one CONFIRM: 16 digits each stay well below the limit of a control frame.
+_CONFIRMS_MAX = 2000
+
+
+class Outgoing(NamedTuple):
+    """What the shell is to send.
+
+    Attributes:
+        peer: to whom.
+        message: the control frame.
+        payload: the payload frame of DELIVER, else None.
+    """
+
+    peer: PeerId
+    message: FromBroker
+    payload: Payload | None = None
+
+
+class BrokerCore:
+    """All state of one broker; see the module for its rules.
+
+    Args:
+        limits: every bound.
+        secret: makes session tokens unguessable; the same secret gives the same tokens.
+    """
+
+    def __init__(self, limits: BrokerLimits, secret: bytes) -> None:
+        self.limits = limits
+        self._peers = PeerTable(secret, limits.heartbeat_ns, SILENT_BEATS * limits.heartbeat_ns)
+        self._counters = Counters()
+        self._inventory = Inventory(limits.lease_ns, limits.attempts_max, self._counters)
+        self._credits = Credits(limits)
+        self._confirms: dict[str, list[int]] = {}
+        self._draining = False
+        self._now = 0
+        self._out: list[Outgoing] = []
+
+    # ---- the doors -------------------------------------------------------------------------
+
+    def receive(
+        self, id: PeerId, message: FromPeer, payload: Payload | None, now_ns: int
+    ) -> list[Outgoing]:
+        """Take in one message of a peer.
+
+        Args:
+            id: where it came from.
+            message: its control frame.
+            payload: its payload frame, if it had one.
+            now_ns: the moment, monotonic; going back is taken for standing still.
+        """
+        self._now = max(now_ns, self._now)
+        try:
+            if isinstance(message, Hello):
+                self._hello(id, message)
+            else:
+                self._dispatch(id, message, payload)
+        except RemoteProtocolError as error:
+            self._refuse(id, message.session, error)
+        return self._settle_up()
+
+    def refuse(self, id: PeerId, error: RemoteProtocolError, now_ns: int) -> list[Outgoing]:
+        """End the session at an address that sent what cannot even be decoded."""
+        self._now = max(now_ns, self._now)
+        peer = self._peers.at(id)
+        self._refuse(id, peer.session if peer else "", error)
+        return self._settle_up()
+
+    def peer_lost(self, id: PeerId, now_ns: int) -> list[Outgoing]:
+        """End the session of a peer that cannot be reached any more."""
+        self._now = max(now_ns, self._now)
+        if peer := self._peers.at(id):
+            self._end(peer, "its connection was lost")
+        return self._settle_up()
+
+    def advance(self, now_ns: int) -> list[Outgoing]:
+        """Let time pass: end leases and silent sessions that are over, send PINGs that are due."""
+        self._now = max(now_ns, self._now)
+        for peer in self._peers.silent(self._now):
+            self._counters.peers_silent += 1
+            self._end(peer, "its consumer fell silent")
+        self._inventory.expire(self._now)
+        out = self._settle_up()
+        for peer in self._peers.due_ping(self._now):
+            out.append(Outgoing(peer.id, Ping(peer.session, self._number(peer))))
+        return out
+
+    def drain(self, now_ns: int) -> list[Outgoing]:
+        """Grant nothing any more and take no new producer, so that the queue runs empty."""
+        self._now = max(now_ns, self._now)
+        self._draining = True
+        return self._settle_up()
+
+    def close(self) -> list[Outgoing]:
+        """Say BYE to everybody; the core is not to be used after."""
+        for peer in self._peers.all():
+            self._out.append(Outgoing(peer.id, Bye(peer.session, self._number(peer))))
+        return self._take()
+
+    # ---- what it knows ---------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """Give when `advance` has something to do next, or None when nothing is pending."""
+        deadlines = (self._inventory.leases.next_end_ns(), self._peers.next_deadline_ns())
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def name_of(self, id: PeerId) -> str:
+        """Give the name that the peer at an address gave itself, or an empty one."""
+        peer = self._peers.at(id)
+        return peer.name if peer else ""
+
+    def stats(self) -> BrokerStats:
+        """Give a frozen snapshot of all counts."""
+        ready, leases, oldest = (
+            self._inventory.ready,
+            self._inventory.leases,
+            self._inventory.oldest(),
+        )
+        roles = [peer.id.role for peer in self._peers.all()]
+        return BrokerStats(
+            counters=self._counters.copy(),
+            ready_messages=len(ready),
+            ready_records=ready.records,
+            ready_bytes=ready.size_bytes,
+            leased_messages=len(leases),
+            leased_records=leases.records,
+            leased_bytes=leases.size_bytes,
+            granted_records=self._credits.records,
+            granted_bytes=self._credits.size_bytes,
+            capacity_records=self.limits.capacity_records,
+            capacity_bytes=self.limits.capacity_bytes,
+            producers=roles.count("producer"),
+            consumers=roles.count("consumer"),
+            oldest_ns=self._now - oldest.arrived_ns if oldest else 0,
+            draining=self._draining,
+        )
+
+    def check(self) -> None:
+        """Assert every invariant; costs a pass over everything, so it is for tests."""
+        from telemq.broker.check import check_core  # noqa: PLC0415 - only where it is asked for
+
+        check_core(self)
+
+    # ---- sessions --------------------------------------------------------------------------
+
+    def _hello(self, id: PeerId, hello: Hello) -> None:
+        if peer := self._peers.at(id):
+            self._end(peer, "its consumer began anew")
+        if hello.version.partition(".")[0] != VERSION.partition(".")[0]:
+            raise RemoteProtocolError(
+                "version", f"version {hello.version!r} is not spoken here; {VERSION} is"
+            )
+        if hello.role != id.role:
+            raise RemoteProtocolError("role", f"this endpoint is for a {id.role}")
+        if len(self._peers) >= self.limits.peers_max:
+            raise RemoteProtocolError("full", f"{self.limits.peers_max} peers are the limit")
+        if self._draining:
+            raise RemoteProtocolError("closing", "the broker is draining")
+        peer = self._peers.open(id, hello.name, self._now)
+        self._counters.sessions += 1
+        welcome = Welcome(
+            peer.session,
+            self._number(peer),
+            VERSION,
+            max(1, self.limits.heartbeat_ns // 1_000_000),
+            self.limits.largest_records,
+            self.limits.largest_bytes,
+        )
+        self._out.append(Outgoing(id, welcome))
+
+    def _dispatch(self, id: PeerId, message: FromPeer, payload: Payload | None) -> None:
+        peer = self._peers.at(id)
+        if peer is None:
+            raise RemoteProtocolError("no_session", "say HELLO first")
+        if message.session != peer.session:
+            # Sent before the peer heard of its new session; it will publish it again.
+            self._counters.stale_messages += 1
+            return
+        if message.number != peer.heard + 1:
+            raise RemoteProtocolError(
+                "gap", f"number {message.number} came where {peer.heard + 1} was next"
+            )
+        self._peers.heard(peer, self._now)
+        if isinstance(message, Bye):
+            self._end(peer, "its consumer left")
+        elif isinstance(peer, Producer):
+            self._from_producer(peer, message, payload)
+        elif isinstance(peer, Consumer):
+            self._from_consumer(peer, message)
+
+    def _refuse(self, id: PeerId, session: str, error: RemoteProtocolError) -> None:
+        self._counters.refused[error.code] = self._counters.refused.get(error.code, 0) + 1
+        peer = self._peers.at(id)
+        if peer is not None and peer.session == session:
+            self._end(peer, "its consumer broke the protocol")
+        self._out.append(Outgoing(id, Error(session, 0, error.code, error.detail)))
+
+    def _end(self, peer: Peer, why: str) -> None:
+        self._peers.close(peer)
+        self._confirms.pop(peer.session, None)
+        if isinstance(peer, Producer):
+            self._credits.close(peer)
+        elif isinstance(peer, Consumer):
+            self._inventory.leave(peer, why)
+
+    # ---- producers -------------------------------------------------------------------------
+
+    def _from_producer(
+        self, producer: Producer, message: FromPeer, payload: Payload | None
+    ) -> None:
+        match message:
+            case Publish():
+                self._publish(producer, message, b"" if payload is None else payload)
+            case Want():
+                self._want(producer, message)
+            case Return():
+                self._take_credit(producer, message.records, message.bytes, "returned")
+            case Ping():
+                pass
+            case _:
+                raise _wrong_role(producer, message)
+
+    def _want(self, producer: Producer, want: Want) -> None:
+        if not (want.least_records or want.most_records):
+            producer.wish = None
+            self._credits.wishes(producer)
+            return
+        if not (
+            1 <= want.least_records <= min(want.most_records, self.limits.largest_records)
+            and want.least_bytes <= min(want.most_bytes, self.limits.largest_bytes)
+        ):
+            raise RemoteProtocolError(
+                "bad_message",
+                f"WANT must have least_records from 1 to {self.limits.largest_records} and "
+                f"least_bytes up to {self.limits.largest_bytes}, and neither above its most",
+            )
+        producer.wish = want
+        self._credits.wishes(producer)
+
+    def _take_credit(self, producer: Producer, records: int, size_bytes: int, how: str) -> None:
+        if records > producer.credit_records or size_bytes > producer.credit_bytes:
+            raise RemoteProtocolError(
+                "over_credit",
+                f"{how} {records} records and {size_bytes} bytes, but had credit for "
+                f"{producer.credit_records} and {producer.credit_bytes}",
+            )
+        self._credits.spend(producer, records, size_bytes)
+
+    def _publish(self, producer: Producer, publish: Publish, payload: Payload) -> None:
+        size_bytes = len(payload)
+        if publish.records > self.limits.largest_records or size_bytes > self.limits.largest_bytes:
+            raise RemoteProtocolError(
+                "too_large",
+                f"{publish.records} records and {size_bytes} bytes; the limits are "
+                f"{self.limits.largest_records} and {self.limits.largest_bytes}",
+            )
+        self._take_credit(producer, publish.records, size_bytes, "published")
+        if held := self._inventory.find(publish.id):
+            self._counters.duplicates += 1
+            held.session, held.number = producer.session, publish.number
+            return
+        self._inventory.add(
+            Message(
+                publish.id,
+                publish.records,
+                size_bytes,
+                publish.key,
+                publish.metadata,
+                payload,
+                place=self._counters.accepted + 1,
+                arrived_ns=self._now,
+                session=producer.session,
+                number=publish.number,
+            )
+        )
+
+    # ---- consumers -------------------------------------------------------------------------
+
+    def _from_consumer(self, consumer: Consumer, message: FromPeer) -> None:
+        match message:
+            case Settle():
+                for settlement in message.settlements:
+                    done = self._inventory.settle(consumer, settlement)
+                    if done and self._peers.of(done.session):
+                        self._confirms.setdefault(done.session, []).append(done.number)
+            case Credit():
+                consumer.credit_records, consumer.credit_bytes = message.records, message.bytes
+                self._inventory.welcome(consumer)
+            case Renew():
+                for number in message.leases:
+                    self._inventory.renew(consumer, number, self._now)
+            case Ping():
+                pass
+            case _:
+                raise _wrong_role(consumer, message)
+
+    # ---- after every event -----------------------------------------------------------------
+
+    def _settle_up(self) -> list[Outgoing]:
+        """Do all that the event made possible: confirm, deliver, grant."""
+        for session, numbers in self._confirms.items():
+            peer = self._peers.of(session)
+            assert peer is not None, "confirms of an ended session are dropped with it"
+            for part in _parts(numbers):
+                self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
+        self._confirms.clear()
+        self._deliver()
+        if not self._draining:
+            held = self._inventory
+            for producer, records, size_bytes in self._credits.grant(held.records, held.size_bytes):
+                grant = Grant(producer.session, self._number(producer), records, size_bytes)
+                self._out.append(Outgoing(producer.id, grant))
+        return self._take()
+
+    def _deliver(self) -> None:
+        lease_ms = max(1, self.limits.lease_ns // 1_000_000)
+        for lease in self._inventory.deliver(self._now):
+            consumer, message = lease.consumer, lease.message
+            deliver = Deliver(
+                consumer.session,
+                self._number(consumer),
+                lease.id,
+                lease_ms,
+                message.attempt,
+                message.id,
+                message.records,
+                message.key,
+                message.metadata,
+                message.dead,
+            )
+            self._out.append(Outgoing(consumer.id, deliver, message.payload))
+
+    def _number(self, peer: Peer) -> int:
+        return self._peers.said(peer, self._now)
+
+    def _take(self) -> list[Outgoing]:
+        out, self._out = self._out, []
+        return out
+
+
+def _parts(numbers: list[int]) -> Iterable[tuple[int, ...]]:
+    for start in range(0, len(numbers), _CONFIRMS_MAX):
+        yield tuple(numbers[start : start + _CONFIRMS_MAX])
+
+
+def _wrong_role(peer: Peer, message: FromPeer) -> RemoteProtocolError:
+    said = type(message).__name__.upper()
+    return RemoteProtocolError("role", f"a {peer.id.role} does not say {said}")

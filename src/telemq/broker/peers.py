@@ -1,0 +1,192 @@
+"""The broker's side of its sessions: who is there, when each was heard and spoken to last.
+
+A session is one unbroken, numbered conversation (docs/protocol.md, Session). It is found by the
+peer's address; its token is unguessable to other peers, because it is a keyed hash of a counter.
+All peers have the same limits of silence and time never goes back, so two dictionaries kept in
+order of last hearing and last speaking give every deadline exactly, without a heap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from telemq.broker.lease import Lease
+from telemq.protocol import Role, Want
+
+__all__ = ["Consumer", "Peer", "PeerId", "PeerTable", "Producer"]
+
+
+class PeerId(NamedTuple):
+    """Where a peer is reached.
+
+    Attributes:
+        role: which endpoint it is connected to.
+        route: the routing id that ZeroMQ gave its connection.
+    """
+
+    role: Role
+    route: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One session, as the broker knows it.
+
+    Attributes:
+        id: where it is reached.
+        session: its token.
+        name: for logs.
+        heard: number of the last message from it.
+        said: number of the last message to it.
+        heard_ns: when the last message from it came.
+        said_ns: when the last message to it went.
+    """
+
+    id: PeerId
+    session: str
+    name: str
+    heard: int
+    said: int
+    heard_ns: int
+    said_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class Producer(Peer):
+    """A producer and its credit.
+
+    Attributes:
+        credit_records: granted and not spent.
+        credit_bytes: granted and not spent.
+        wish: its standing WANT, or None.
+    """
+
+    credit_records: int = 0
+    credit_bytes: int = 0
+    wish: Want | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Consumer(Peer):
+    """A consumer, the credit it gives, and what it holds.
+
+    Attributes:
+        credit_records: most records delivered and not settled.
+        credit_bytes: most bytes delivered and not settled.
+        out_records: records delivered and not settled.
+        out_bytes: bytes delivered and not settled.
+        leases: its live leases by number, in order of delivery.
+        in_ring: it waits in the broker's ring of consumers that may have room.
+    """
+
+    credit_records: int = 0
+    credit_bytes: int = 0
+    out_records: int = 0
+    out_bytes: int = 0
+    leases: dict[int, Lease] = field(default_factory=dict)
+    in_ring: bool = False
+
+    def fits(self, records: int, size_bytes: int) -> bool:
+        """Tell whether a message may be delivered now.
+
+        One that alone is larger than the whole credit fits when nothing is outstanding: otherwise
+        a small credit would stop the queue for ever.
+        """
+        if not (self.credit_records and self.credit_bytes):
+            return False
+        return not self.leases or (
+            self.out_records + records <= self.credit_records
+            and self.out_bytes + size_bytes <= self.credit_bytes
+        )
+
+
+class PeerTable:
+    """All open sessions, by address and by token, in order of hearing and of speaking.
+
+    Args:
+        secret: makes session tokens unguessable.
+        heartbeat_ns: a peer not spoken to for this long is due a PING.
+        silence_ns: a peer not heard for this long is lost.
+    """
+
+    def __init__(self, secret: bytes, heartbeat_ns: int, silence_ns: int) -> None:
+        self._secret = secret
+        self._heartbeat_ns = heartbeat_ns
+        self.silence_ns = silence_ns
+        self._opened = 0
+        self._by_heard: OrderedDict[PeerId, Peer] = OrderedDict()
+        self._by_said: OrderedDict[PeerId, Peer] = OrderedDict()
+        self._by_session: dict[str, Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_heard)
+
+    def open(self, id: PeerId, name: str, now_ns: int) -> Peer:
+        """Begin a session; there must be none at that address."""
+        self._opened += 1
+        token = hashlib.blake2b(
+            self._opened.to_bytes(8, "big"), key=self._secret, digest_size=8
+        ).hexdigest()
+        kind = Producer if id.role == "producer" else Consumer
+        peer = kind(id, token, name, heard=0, said=0, heard_ns=now_ns, said_ns=now_ns)
+        self._by_heard[id] = self._by_said[id] = self._by_session[token] = peer
+        return peer
+
+    def close(self, peer: Peer) -> None:
+        """End an open session."""
+        del self._by_heard[peer.id], self._by_said[peer.id], self._by_session[peer.session]
+
+    def at(self, id: PeerId) -> Peer | None:
+        """Find the session at an address."""
+        return self._by_heard.get(id)
+
+    def of(self, session: str) -> Peer | None:
+        """Find the session of a token."""
+        return self._by_session.get(session)
+
+    def heard(self, peer: Peer, now_ns: int) -> None:
+        """Note that a message came."""
+        peer.heard += 1
+        peer.heard_ns = now_ns
+        self._by_heard.move_to_end(peer.id)
+
+    def said(self, peer: Peer, now_ns: int) -> int:
+        """Note that a message goes, and give its number."""
+        peer.said += 1
+        peer.said_ns = now_ns
+        self._by_said.move_to_end(peer.id)
+        return peer.said
+
+    def silent(self, now_ns: int) -> list[Peer]:
+        """List the peers that are lost by now."""
+        lost = []
+        for peer in self._by_heard.values():
+            if peer.heard_ns + self.silence_ns > now_ns:
+                break
+            lost.append(peer)
+        return lost
+
+    def due_ping(self, now_ns: int) -> list[Peer]:
+        """List the peers that are to be sent something by now."""
+        due = []
+        for peer in self._by_said.values():
+            if peer.said_ns + self._heartbeat_ns > now_ns:
+                break
+            due.append(peer)
+        return due
+
+    def next_deadline_ns(self) -> int | None:
+        """Give when the next peer is lost or due a PING, or None without peers."""
+        if not self._by_heard:
+            return None
+        return min(
+            next(iter(self._by_heard.values())).heard_ns + self.silence_ns,
+            next(iter(self._by_said.values())).said_ns + self._heartbeat_ns,
+        )
+
+    def all(self) -> list[Peer]:
+        """List every open session, longest silent first."""
+        return list(self._by_heard.values())

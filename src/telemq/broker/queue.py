@@ -1,0 +1,91 @@
+"""The messages a broker holds, and the order in which they leave.
+
+A message is READY (here), LEASED (with a consumer, see `lease`) or gone. First deliveries leave in
+order of arrival. A message that came back leaves before all that were never delivered, and those
+that came back leave in order of arrival among themselves: a consumer's death must not send its
+work to the end of a long queue.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+
+from telemq.protocol import Payload
+
+__all__ = ["Message", "ReadyQueue"]
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One message that the broker holds.
+
+    Attributes:
+        id: identity; one message of an id is held at a time.
+        records: how many records it counts.
+        size_bytes: length of the payload.
+        key: for consumers.
+        metadata: for consumers.
+        payload: opaque.
+        place: number of arrival, from 1.
+        arrived_ns: when it arrived, monotonic.
+        session: session of its latest publisher, who gets the confirm.
+        number: number of that PUBLISH in that session.
+        attempt: deliveries so far.
+        dead: why it is a dead letter, or empty.
+    """
+
+    id: str
+    records: int
+    size_bytes: int
+    key: str
+    metadata: dict[str, str]
+    payload: Payload
+    place: int
+    arrived_ns: int
+    session: str
+    number: int
+    attempt: int = 0
+    dead: str = ""
+
+
+class ReadyQueue:
+    """Messages that wait for a consumer; knows its own length, records and bytes."""
+
+    def __init__(self) -> None:
+        self._fresh: deque[Message] = deque()
+        self._returned: list[tuple[int, Message]] = []
+        self.records = 0
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._returned)
+
+    def append(self, message: Message) -> None:
+        """Add a message that was never delivered; arrivals come in order of `place`."""
+        self._fresh.append(message)
+        self._count(message, 1)
+
+    def give_back(self, message: Message) -> None:
+        """Add a message that was delivered before: ahead of all that were not."""
+        heapq.heappush(self._returned, (message.place, message))
+        self._count(message, 1)
+
+    def head(self) -> Message:
+        """Show the next message to leave; the queue must not be empty."""
+        return self._returned[0][1] if self._returned else self._fresh[0]
+
+    def pop(self) -> Message:
+        """Take the next message; the queue must not be empty."""
+        message = heapq.heappop(self._returned)[1] if self._returned else self._fresh.popleft()
+        self._count(message, -1)
+        return message
+
+    def in_order(self) -> list[Message]:
+        """List all, next to leave first; for checks, not for the hot path."""
+        return [m for _, m in sorted(self._returned, key=lambda e: e[0])] + list(self._fresh)
+
+    def _count(self, message: Message, sign: int) -> None:
+        self.records += sign * message.records
+        self.size_bytes += sign * message.size_bytes
