@@ -1,0 +1,1 @@
+"""Benchmarks for users: what their machine, database and settings can do."""
