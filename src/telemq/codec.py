@@ -53,6 +53,8 @@ _record = msgspec.json.Decoder(Record)
 _columns = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _labels = msgspec.json.Decoder(SeriesLabels)
 _rejections = msgspec.json.Decoder(tuple[Rejection, ...])
+#: What decoding raises. A thousand nested brackets are a RecursionError, not a MsgspecError.
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Encoder:
@@ -143,7 +145,7 @@ class Decoder:
             rejected = _rejections.decode(raw["x"]) if "x" in raw else ()
         except KeyError as error:
             raise RecordError(f"payload has no {error.args[0]!r}") from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _DECODE_ERRORS as error:
             raise RecordError(
                 f"payload is not an object with series, s, t and v: {error}"
             ) from error
@@ -219,7 +221,7 @@ def _decode_records(payload: Payload) -> RecordBatch:
     text = bytes(payload)
     try:
         raws = _records.decode(text) if text.lstrip()[:1] == b"[" else [msgspec.Raw(text)]
-    except msgspec.MsgspecError as error:
+    except _DECODE_ERRORS as error:
         raise RecordError(f"payload is not JSON: {error}") from error
     series: dict[SeriesLabels, int] = {}
     index: list[int] = []
@@ -231,7 +233,7 @@ def _decode_records(payload: Payload) -> RecordBatch:
         try:
             record = _record.decode(raw)
             time_us = _microseconds(record.timestamp)
-        except (msgspec.MsgspecError, RecordError, OverflowError) as error:
+        except (*_DECODE_ERRORS, RecordError, OverflowError) as error:
             rejected.append(Rejection(offset, str(error), shown))
             continue
         labels = SeriesLabels(*(getattr(record, name) for name in SeriesLabels._fields))

@@ -10,23 +10,27 @@
     │   ├── LocalProtocolError   ... by the caller on this side
     │   └── RemoteProtocolError  ... by the peer; has a stable wire code
     ├── StoreError               the database refuses or cannot be used
+    │   ├── SlowQueryError       a query ran into its time limit
     │   └── EmbeddedError        the embedded Postgres cannot be found or started
     ├── StreamError              a stream is asked to be what it is not
-    └── BusyError                an address or directory is already in use
+    ├── BusyError                an address or directory is already in use
+    └── ChildError               a child process refuses to run
 
-Catch by what to do next: ``SettingError``, ``SourceError``, ``StreamError`` and ``BusyError``
-are for the person who started the command; ``RecordError`` ends one batch; ``ProtocolError``
-ends one session; ``StoreError`` is retried or ends the process.
+Catch by what to do next: ``SettingError``, ``SourceError``, ``StreamError``, ``BusyError`` and
+``ChildError`` are for the person who started the command; ``RecordError`` ends one batch;
+``ProtocolError`` ends one session; ``StoreError`` is retried or ends the process.
 """
 
 __all__ = [
     "BusyError",
+    "ChildError",
     "EmbeddedError",
     "LocalProtocolError",
     "ProtocolError",
     "RecordError",
     "RemoteProtocolError",
     "SettingError",
+    "SlowQueryError",
     "SourceError",
     "StoreError",
     "StreamError",
@@ -88,6 +92,10 @@ class StoreError(TelemqError):
     """The database cannot be used; nothing of the transaction was kept."""
 
 
+class SlowQueryError(StoreError):
+    """A query ran into its time limit; whoever asked can ask for less."""
+
+
 class EmbeddedError(StoreError):
     """The embedded Postgres cannot be found, initialised or started."""
 
@@ -98,3 +106,7 @@ class StreamError(TelemqError):
 
 class BusyError(TelemqError):
     """An address or a data directory is in use by somebody else."""
+
+
+class ChildError(TelemqError):
+    """A child process of a supervisor refuses to run, every time; the text tells its reason."""

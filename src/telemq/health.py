@@ -11,11 +11,15 @@ own loop is busy, and must cost a worker process nothing to start.
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -29,8 +33,10 @@ __all__ = ["LOOPBACK", "OpsServer", "host_and_port"]
 
 #: Hosts that only this machine reaches.
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-#: A client that is slower than this to send its request is dropped.
-_REQUEST_S = 5
+#: A client that has not sent its request and taken its answer by then is dropped.
+_REQUEST_S = 5.0
+#: More clients at once than this are dropped: each costs a thread.
+_CLIENTS_MAX = 32
 
 
 def host_and_port(flag: str, address: str, *, insecure: bool = False) -> tuple[str, int]:
@@ -72,11 +78,13 @@ class OpsServer:
         self._ready = ready
         self._metrics = make_wsgi_app(registry)
         host, port = host_and_port("--ops-address", address, insecure=insecure)
+        server = _ServerV6 if ":" in host else _Server
         try:
-            self._server = make_server(host, port, self._answer, _Server, _Handler)
+            self._server = make_server(host, port, self._answer, server, _Handler)
         except OSError as error:
             raise BusyError(f"--ops-address {address}: {error.strerror or error}") from error
-        self.address = f"{host}:{self._server.server_port}"
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             name="ops",
@@ -117,6 +125,45 @@ class OpsServer:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
+
+    def __init__(self, *args: Any, **keys: Any) -> None:
+        # Open connections and when each one's time is up.
+        self._clients: dict[socket.socket, float] = {}
+        super().__init__(*args, **keys)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it asks the name service for the host's name, which can take seconds.
+        TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+        self.setup_environ()
+
+    def verify_request(self, request: Any, _address: Any) -> bool:
+        if len(self._clients) >= _CLIENTS_MAX:
+            return False
+        self._clients[request] = time.monotonic() + _REQUEST_S
+        return True
+
+    def service_actions(self) -> None:
+        # A read timeout alone does not do: one byte now and then would hold a thread for ever.
+        now = time.monotonic()
+        for client, until in list(self._clients.items()):
+            if until < now:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that went away or was dropped is its own affair; anything else is a fault here.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):

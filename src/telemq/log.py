@@ -25,7 +25,9 @@ def configure(level: str = "info", format: str = "auto", **fixed: object) -> Non
     """
     for_people = format == "console" or (format == "auto" and sys.stdout.isatty())
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if for_people
         else structlog.processors.JSONRenderer()
     )
@@ -33,11 +35,12 @@ def configure(level: str = "info", format: str = "auto", **fixed: object) -> Non
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if for_people else [structlog.processors.dict_tracebacks]),
+            *([] if for_people else [_tracebacks]),
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        # Without a file it prints to what sys.stdout is then: a live display takes its place.
+        logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
     # Not context variables: those of the main thread do not reach the other threads.
@@ -46,6 +49,11 @@ def configure(level: str = "info", format: str = "auto", **fixed: object) -> Non
 
 
 _fixed: dict[str, object] = {}
+# structlog's own choice, here and in the console renderer, shows the local variables of every
+# frame: there the DSN with its password would stand in the log.
+_tracebacks = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def get(**keys: object) -> structlog.typing.FilteringBoundLogger:

@@ -194,6 +194,8 @@ FromBroker = Welcome | Ping | Bye | Error | Grant | Confirm | Deliver
 _from_peer: msgspec.json.Decoder[FromPeer] = msgspec.json.Decoder(FromPeer)
 _from_broker: msgspec.json.Decoder[FromBroker] = msgspec.json.Decoder(FromBroker)
 _encoder = msgspec.json.Encoder()
+#: What decoding raises. A thousand nested brackets are a RecursionError, not a MsgspecError.
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 #: The control frame of a message.
 encode = _encoder.encode
@@ -209,7 +211,7 @@ def decode_from_peer(frame: bytes | memoryview) -> FromPeer:
         raise RemoteProtocolError("bad_message", f"control frame over {CONTROL_BYTES_MAX} bytes")
     try:
         return _from_peer.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _DECODE_ERRORS as error:
         raise RemoteProtocolError("bad_message", str(error)) from error
 
 
@@ -221,5 +223,5 @@ def decode_from_broker(frame: bytes | memoryview) -> FromBroker:
     """
     try:
         return _from_broker.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _DECODE_ERRORS as error:
         raise RemoteProtocolError("bad_message", str(error)) from error

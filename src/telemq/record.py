@@ -17,6 +17,8 @@ __all__ = ["LABEL_BYTES_MAX", "BatchId", "RecordBatch", "Rejection", "SeriesLabe
 
 #: Longest label accepted. labels_raw of a real exporter is 300 bytes; a megabyte is an attack.
 LABEL_BYTES_MAX = 65_536
+#: Longest uuid and gpu_id accepted: Postgres indexes them, and an index entry holds 2,700 bytes.
+_KEY_BYTES_MAX = 1024
 
 
 class SeriesLabels(NamedTuple):
@@ -49,6 +51,9 @@ class SeriesLabels(NamedTuple):
                 return f"{name} holds U+0000"
             if len(text) > LABEL_BYTES_MAX // 4 and len(text.encode()) > LABEL_BYTES_MAX:
                 return f"{name} is longer than {LABEL_BYTES_MAX} bytes"
+        for name in ("uuid", "gpu_id"):
+            if len(getattr(self, name).encode()) > _KEY_BYTES_MAX:
+                return f"{name} is longer than {_KEY_BYTES_MAX} bytes"
         return None
 
 

@@ -1,6 +1,6 @@
 """Every setting of every component, in one table.
 
-A component's settings are a frozen dataclass; each field is made by `setting()`, which holds its
+A component's settings are a frozen dataclass; each field is made by `setting`, which holds its
 unit, range, default and one line of help. That one place yields the typed value that the code
 reads, the flag (``--lease-s``), the environment variable (``TELEMQ_BROKER_LEASE_S``), the Helm
 value (``broker.leaseS``) and the line in docs/settings.md.
@@ -11,12 +11,12 @@ value and the range. Nothing below the command line reads the environment.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_type_hints
+import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 from telemq.errors import SettingError
+from telemq.setting import SettingInfo, rows, setting
 
 __all__ = [
     "COMPONENTS",
@@ -24,101 +24,11 @@ __all__ = [
     "BrokerSettings",
     "CollectorSettings",
     "Common",
-    "SettingInfo",
+    "StoreSettings",
     "StreamerSettings",
     "UpSettings",
-    "rows",
-    "setting",
     "table",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class SettingInfo:
-    """One row of the table, as flag, variable and documentation need it.
-
-    Attributes:
-        component: ``broker``, ``collector`` …; empty for what all share.
-        name: field name, such as ``lease_s``.
-        type: the Python type of the value.
-        default: the value when neither flag nor variable is given.
-        help: one sentence.
-        unit: ``s``, ``ms``, ``records``, ``bytes`` …, or empty.
-        low: least accepted number, or None.
-        high: greatest accepted number, or None.
-        choices: accepted words, or empty for any.
-        secret: never shown.
-    """
-
-    component: str
-    name: str
-    type: type
-    default: Any
-    help: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    secret: bool = False
-
-    @property
-    def flag(self) -> str:
-        """The command-line flag, such as ``--lease-s``."""
-        return "--" + self.name.rstrip("_").replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable, such as ``TELEMQ_BROKER_LEASE_S``."""
-        return "_".join(["TELEMQ", *filter(None, [self.component]), self.name.rstrip("_")]).upper()
-
-    @property
-    def helm_value(self) -> str:
-        """The Helm value, such as ``broker.leaseS``."""
-        first, *rest = self.name.rstrip("_").split("_")
-        return ".".join([self.component or "global", first + "".join(w.title() for w in rest)])
-
-    @property
-    def accepted(self) -> str:
-        """What is accepted, in words: ``1 to 3600 s``."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        unit = f" {self.unit}" if self.unit else ""
-        if self.low is not None and self.high is not None:
-            return (
-                f"{self.low:g} to {self.high:g}{unit}"
-                if self.high < 1e6
-                else (f"{self.low:.15g} to {self.high:.15g}{unit}")
-            )
-        return f"at least {self.low:g}{unit}" if self.low is not None else self.type.__name__
-
-    def check(self, value: Any) -> None:
-        """Refuse a value outside the range.
-
-        Raises:
-            SettingError: with flag, value (masked if secret) and what is accepted.
-        """
-        shown = "(secret)" if self.secret else value
-        if self.choices and value not in self.choices:
-            raise SettingError(self.flag, shown, self.accepted)
-        if isinstance(value, (int, float)) and not (
-            (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-        ):
-            raise SettingError(self.flag, shown, self.accepted)
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    secret: bool = False,
-) -> Any:
-    """Declare one setting as a dataclass field; see `SettingInfo` for the arguments."""
-    row = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, repr=not secret, metadata={**row, "secret": secret})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +56,7 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Store(Common):
+class StoreSettings(Common):
     """For what talks to Postgres."""
 
     dsn: str = setting(
@@ -231,7 +141,7 @@ class BrokerSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamerSettings(_Store):
+class StreamerSettings(StoreSettings):
     """`telemq stream`."""
 
     component: ClassVar[str] = "streamer"
@@ -284,6 +194,13 @@ class StreamerSettings(_Store):
         low=1,
         high=100_000_000,
     )
+    window_bytes: int = setting(
+        128 * 2**20,
+        "Most payload bytes published and not yet confirmed.",
+        unit="bytes",
+        low=1024,
+        high=2**36,
+    )
     file_bytes_max: int = setting(2**30, "Largest input file.", unit="bytes", low=1, high=2**40)
     drain_s: float = setting(
         10.0,
@@ -295,7 +212,7 @@ class StreamerSettings(_Store):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectorSettings(_Store):
+class CollectorSettings(StoreSettings):
     """`telemq collect`."""
 
     component: ClassVar[str] = "collector"
@@ -350,7 +267,7 @@ class CollectorSettings(_Store):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiSettings(_Store):
+class ApiSettings(StoreSettings):
     """`telemq api`."""
 
     component: ClassVar[str] = "api"
@@ -368,10 +285,17 @@ class ApiSettings(_Store):
     chunk_rows: int = setting(
         5000, "Rows read and sent at a time.", unit="rows", low=1, high=1_000_000
     )
+    drain_s: float = setting(
+        10.0,
+        "Longest wait on SIGTERM for answers that are being sent.",
+        unit="s",
+        low=0,
+        high=3600,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpSettings(_Store):
+class UpSettings(StoreSettings):
     """`telemq up`."""
 
     component: ClassVar[str] = "up"
@@ -381,8 +305,8 @@ class UpSettings(_Store):
     collectors: int = setting(1, "Collector processes.", unit="processes", low=0, high=256)
     rate: float = setting(
         0.0,
-        "Records a second of all streamers together; 0 is 1,000 on the bundled sample for ever, "
-        "and as fast as it goes with --rows.",
+        "Records a second of all streamers together; 0 is as fast as it goes with --rows, "
+        "and 1,000 without, so that nobody's disk fills up unasked.",
         unit="records/s",
         low=0,
         high=1e9,
@@ -413,6 +337,35 @@ class UpSettings(_Store):
         30.0, "Longest drain on Ctrl-C before everything is stopped.", unit="s", low=0, high=3600
     )
 
+    def __post_init__(self) -> None:
+        """Check what no single row of the table can.
+
+        Raises:
+            SettingError: a value is outside its range, or two do not go together.
+        """
+        super().__post_init__()
+        if self.for_ and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?[smh]", self.for_):
+            raise SettingError("--for", self.for_, "a number and s, m or h, such as 30s, 5m or 1h")
+        if self.rows and not self.streamers:
+            raise SettingError("--rows", self.rows, "0 when --streamers is 0")
+
+    @property
+    def for_s(self) -> float | None:
+        """`for_` in seconds; None is for ever."""
+        return (
+            float(self.for_[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.for_[-1]]
+            if self.for_
+            else None
+        )
+
+    @property
+    def rate_or_default(self) -> float:
+        """Records a second of all streamers together; 0 is as fast as it goes."""
+        return self.rate or (0.0 if self.rows else _RATE)
+
+
+#: What a bundled fleet of some dozen GPUs yields at one scrape a second, or nearly so.
+_RATE = 1000.0
 
 COMPONENTS: tuple[type[Common], ...] = (
     Common,
@@ -422,17 +375,6 @@ COMPONENTS: tuple[type[Common], ...] = (
     ApiSettings,
     UpSettings,
 )
-
-_SHARED = {f.name: "" for c in (Common, _Store) for f in dataclasses.fields(c)}
-
-
-def rows(component: type[Common]) -> Iterator[SettingInfo]:
-    """Yield the table's rows for one settings class, what all share first."""
-    hints = get_type_hints(component)
-    for f in dataclasses.fields(component):
-        owner = _SHARED.get(f.name, component.component)
-        name = f.name
-        yield SettingInfo(owner, name, hints[name], f.default, **f.metadata)
 
 
 def table() -> list[SettingInfo]:

@@ -1,0 +1,53 @@
+"""What every test gets: a clean environment, and databases of a real Postgres when it asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import zmq
+from tests.support.postgres import Databases, serve
+
+from telemq.errors import EmbeddedError
+from telemq.store.binaries import find_binaries
+
+
+def pytest_configure() -> None:
+    """Clear our own variables: a developer's must not change what the tests see."""
+    for name in [name for name in os.environ if name.startswith("TELEMQ_")]:
+        del os.environ[name]
+
+
+def pytest_report_header() -> str:
+    """Name the versions that a failure may depend on."""
+    try:
+        server = str(find_binaries())
+    except EmbeddedError:
+        server = "no Postgres"
+    return (
+        f"{server}, psycopg {psycopg.__version__} (libpq {psycopg.pq.version()}), "
+        f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}"
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """A server for the whole session, started when the first test asks for it."""
+    with serve(tmp_path_factory.mktemp("postgres")) as databases:
+        yield databases
+
+
+@pytest.fixture
+def dsn(postgres: Databases) -> Iterator[str]:
+    """The DSN of a fresh database with the newest schema."""
+    with postgres.fresh() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the database of `dsn`."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        yield conn

@@ -1,0 +1,78 @@
+"""Every example runs, as a reader would run it, against real parts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.support.gateway import serving
+from tests.support.running import running_broker, running_collector
+
+from telemq.settings import ApiSettings, CollectorSettings
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def start(name: str, *args: str) -> "subprocess.Popen[str]":
+    """Start an example."""
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *args], stdout=subprocess.PIPE, text=True
+    )
+
+
+def output(example: "subprocess.Popen[str]") -> str:
+    """Wait for an example's good end, and give what it printed."""
+    text, _ = example.communicate(timeout=60)
+    assert example.returncode == 0, text
+    return text
+
+
+def collector_settings(dsn: str, consumers: str) -> CollectorSettings:
+    """Settings of a collector for one broker and database."""
+    return CollectorSettings(dsn=dsn, broker=consumers, ops_address="127.0.0.1:0")
+
+
+@pytest.mark.parametrize(("name", "rows"), [("01_publish.py", 30), ("04_own_source.py", 600)])
+def test_producer_stores_each_row_once_even_when_it_runs_twice(
+    name: str, rows: int, dsn: str, conn: psycopg.Connection
+) -> None:
+    """Somebody writes a producer from the protocol, or with the library, and restarts it."""
+    with (
+        running_broker() as broker,
+        running_collector(collector_settings(dsn, broker.consumers)),
+    ):
+        for _ in range(2):
+            assert "stored" in output(start(name, broker.producers))
+    assert (rows,) == conn.execute("SELECT count(*) FROM telemetry").fetchone()
+    assert (rows,) == conn.execute("SELECT sum(stored) FROM ledger").fetchone()
+
+
+def test_plain_consumer_receives_what_a_plain_producer_published() -> None:
+    """Two programs that know only ZeroMQ and JSON use the broker between them."""
+    with running_broker() as broker:
+        consumer = start("02_consume.py", broker.consumers, "3")
+        producer = start("01_publish.py", broker.producers)
+        received = output(consumer)
+        assert 3 == output(producer).count("stored")
+    for first_row in (0, 10, 20):
+        assert f"example/01#{first_row}: 10 records, attempt 1" in received
+
+
+def test_query_prints_what_the_gateway_has(dsn: str) -> None:
+    """Somebody asks the gateway with nothing but the standard library."""
+    with (
+        running_broker() as broker,
+        running_collector(collector_settings(dsn, broker.consumers)),
+    ):
+        output(start("01_publish.py", broker.producers))
+    with serving(ApiSettings(dsn=dsn)) as gateway:
+        text = output(start("03_query.py", str(gateway.base_url).rstrip("/")))
+    assert "1 GPUs" in text
+    assert "30 records in the last ten minutes" in text
+
+
+def test_every_example_is_tested() -> None:
+    """An example is added and nobody runs it."""
+    tested = Path(__file__).read_text()
+    assert [] == [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tested]
