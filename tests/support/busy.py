@@ -1,0 +1,298 @@
+"""Runs of a broker that start busy and are led astray, one small drawn step at a time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hypothesis import strategies as st
+from tests.support.accounts import Seat
+from tests.support.witness import Witness
+
+from telemq.broker.limits import BrokerLimits
+from telemq.broker.peers import PeerId
+from telemq.protocol import (
+    Bye,
+    Credit,
+    Hello,
+    Ping,
+    Publish,
+    Renew,
+    Return,
+    Role,
+    Settle,
+    Settlement,
+    Want,
+)
+
+__all__ = ["STEPS", "Step", "limits", "play", "steps"]
+
+Outcome = Literal["ok", "retry", "bury"]
+Step = tuple[str, int, int]
+
+#: Every kind of step, as often as it is to be drawn. Those that end a session are rare: a run in
+#: which everybody is thrown out at once shows nothing.
+STEPS = (
+    ("publish", "settle", "advance") * 4
+    + ("republish", "settle_any", "hello", "renew") * 2
+    + ("want", "credit", "all_ping", "give_back", "end", "mislead")
+)
+_ENDS = ("bye", "lose", "gap", "garble", "over_credit", "too_large", "wrong_role", "bad_want")
+_MISLEADING = ("stale", "stale", "stranger", "greet_wrongly", "drain")
+
+#: Small numbers: a bound that is never met is not tested.
+limits = st.builds(
+    BrokerLimits,
+    capacity_records=st.integers(1, 4) | st.integers(5, 60),
+    capacity_bytes=st.integers(1, 20) | st.integers(21, 200),
+    message_bytes_max=st.integers(1, 40),
+    credit_records_max=st.integers(1, 12),
+    credit_bytes_max=st.integers(1, 30),
+    lease_ns=st.integers(1, 30),
+    attempts_max=st.integers(1, 4),
+    heartbeat_ns=st.integers(1, 100),
+    peers_max=st.integers(4, 6),
+)
+_number = st.integers(0, 255)
+_step = st.tuples(st.sampled_from(STEPS), _number, _number)
+#: The length is drawn first: lists left to themselves have six entries on average.
+steps = st.integers(0, 80).flatmap(lambda n: st.lists(_step, min_size=n, max_size=n))
+
+
+def play(bounds: BrokerLimits, plan: list[Step]) -> Witness:
+    """Make a busy broker take every step, then let its queue run empty; gives the witness.
+
+    Raises:
+        AssertionError: naming the promise that was broken.
+    """
+    run = _Run(bounds)
+    run.become_busy()
+    for kind, a, b in plan:
+        getattr(run, kind)(a, b)
+    run.run_empty()
+    run.witness.replay()
+    return run.witness
+
+
+class _Run:
+    """Turns numbers into events that fit the state: ids, leases and sessions that exist or did."""
+
+    def __init__(self, bounds: BrokerLimits) -> None:
+        self.witness = Witness(bounds)
+        self.bounds = bounds
+        self._routes = 0
+        self._ids = 0
+
+    # ---- before and after ------------------------------------------------------------------
+
+    def become_busy(self) -> None:
+        for role in ("producer", "consumer", "producer", "consumer"):
+            self._join(PeerId(role, b"%d" % self._routes))
+        for a in range(2):
+            self.want(a, 255)
+            self.credit(a, 12)
+        for a in range(12):
+            self.publish(a, a)
+
+    def run_empty(self) -> None:
+        """Somebody takes all that is left and keeps it: nothing may remain (P2)."""
+        witness = self.witness
+        for seat in list(witness.seats.values()):
+            self._say(seat, Bye(seat.session, seat.heard + 1))
+        last = self._join(PeerId("consumer", b"last"))
+        self._say(last, Credit(last.session, 1, 10**6, 10**6))
+        while last.leases:
+            done = tuple(Settlement(lease, "ok") for lease in last.leases)
+            self._say(last, Settle(last.session, last.heard + 1, done))
+        assert not witness.held, f"P2: {witness.held} never left"
+        stats = witness.core.stats()
+        assert 0 == stats.ready_bytes + stats.leased_bytes + stats.granted_bytes, "P1: room is lost"
+
+    # ---- steps of honest peers -------------------------------------------------------------
+
+    def hello(self, a: int, b: int) -> None:
+        role: Role = ("producer", "consumer")[b % 2]
+        again = self._pick(role, a) if a % 3 == 0 else None
+        self._routes += 1
+        seat = self._join(again.id if again else PeerId(role, b"%d" % self._routes))
+        if seat.session and role == "producer":
+            self._say(seat, Want(seat.session, 1, 1, a % (self.bounds.largest_bytes + 1), 20, 100))
+        elif seat.session:
+            self._say(seat, Credit(seat.session, 1, 1 + a % 20, 1 + b % 80))
+
+    def want(self, a: int, b: int) -> None:
+        if seat := self._pick("producer", a):
+            most_records, most_bytes = self.bounds.largest_records, self.bounds.largest_bytes
+            least = 1 + b % most_records, b // 3 % (most_bytes + 1)
+            if b % 16 == 0:
+                self._say(seat, Want(seat.session, seat.heard + 1, 0, 0, 0, 0))
+                return
+            most = least[0] + a % 12, least[1] + b % 30
+            self._say(seat, Want(seat.session, seat.heard + 1, *least, *most))
+
+    def publish(self, a: int, b: int) -> None:
+        self._ids += 1
+        self._publish(a, b, f"m{self._ids}")
+
+    def republish(self, a: int, b: int) -> None:
+        """An id that is held, or one that was settled before."""
+        ids = [h.id for h in self.witness.held] + self.witness.gone[-2:]
+        if ids:
+            self._publish(b, a, ids[a % len(ids)])
+
+    def give_back(self, a: int, b: int) -> None:
+        if seat := self._pick("producer", a):
+            records, size = b % (seat.records + 1), a % (seat.size + 1)
+            self._say(seat, Return(seat.session, seat.heard + 1, records, size))
+
+    def credit(self, a: int, b: int) -> None:
+        if seat := self._pick("consumer", a):
+            records, size = (0, 0) if b % 8 == 0 else (1 + b % 16, 1 + b % 80)
+            self._say(seat, Credit(seat.session, seat.heard + 1, records, size))
+
+    def settle(self, a: int, b: int) -> None:
+        if (seat := self._pick("consumer", a)) and seat.leases:
+            leases = list(seat.leases)[: 1 + b % 3]
+            self._settle(seat, leases, b)
+
+    def renew(self, a: int, b: int) -> None:
+        if seat := self._pick("consumer", a):
+            leases = (*list(seat.leases)[: b % 3], *self._leases(b))
+            self._say(seat, Renew(seat.session, seat.heard + 1, leases))
+
+    def all_ping(self, a: int, b: int) -> None:
+        for seat in list(self.witness.seats.values()):
+            self._say(seat, Ping(seat.session, seat.heard + 1))
+
+    def bye(self, a: int, b: int) -> None:
+        if seat := self._any(a):
+            self._say(seat, Bye(seat.session, seat.heard + 1))
+
+    # ---- time ------------------------------------------------------------------------------
+
+    def advance(self, a: int, b: int) -> None:
+        """To a deadline, to just before or after, a little, or a lot; sometimes back."""
+        deadline = self.witness.core.next_deadline_ns() or 0
+        now = self.witness.now
+        moments = [deadline - 1, deadline, deadline, deadline + 1, now + 1 + b % 4]
+        if a % 8 == 0:
+            moments = [now + 40 * b, now - b]
+        self.witness.advance(moments[b % len(moments)])
+
+    def drain(self, a: int, b: int) -> None:
+        if a % 3 == 0:
+            self.witness.drain(self.witness.now)
+
+    def end(self, a: int, b: int) -> None:
+        getattr(self, _ENDS[b % len(_ENDS)])(a, b // len(_ENDS))
+
+    def mislead(self, a: int, b: int) -> None:
+        getattr(self, _MISLEADING[b % len(_MISLEADING)])(a, b // len(_MISLEADING))
+
+    # ---- steps of peers that are lost, late or wrong ---------------------------------------
+
+    def settle_any(self, a: int, b: int) -> None:
+        """Leases that are over, somebody else's, or were never made."""
+        if seat := self._pick("consumer", a):
+            self._settle(seat, self._leases(b), a)
+
+    def lose(self, a: int, b: int) -> None:
+        if seat := self._any(a):
+            self.witness.lose(seat.id, self.witness.now)
+
+    def gap(self, a: int, b: int) -> None:
+        if seat := self._any(a):
+            self._say(seat, Ping(seat.session, seat.heard + (0 if b % 3 == 0 else 2)))
+
+    def stale(self, a: int, b: int) -> None:
+        if (seat := self._any(a)) and self.witness.left:
+            session = self.witness.left[b % len(self.witness.left)]
+            said = [
+                Publish(session, seat.heard + 1, "stale", 1, "", {}),
+                Settle(session, seat.heard + 1, (Settlement(1 + b, "ok"),)),
+                Bye(session, seat.heard + 1),
+            ]
+            self._say(seat, said[a % 3])
+
+    def stranger(self, a: int, b: int) -> None:
+        role: Role = ("producer", "consumer")[a % 2]
+        stranger = PeerId(role, b"stranger")
+        self.witness.hear(stranger, Ping("nobody's", 1), None, self.witness.now)
+
+    def garble(self, a: int, b: int) -> None:
+        seat = self._any(a)
+        stranger = PeerId("producer", b"stranger")
+        self.witness.garble(seat.id if seat and b % 4 else stranger, self.witness.now)
+
+    def over_credit(self, a: int, b: int) -> None:
+        if seat := self._pick("producer", a):
+            number, records, size = seat.heard + 1, seat.records, seat.size
+            if b % 2 and records < self.bounds.largest_records:
+                publish = Publish(seat.session, number, "over", records + 1, "", {})
+                self._say(seat, publish, b"x" * min(size, self.bounds.largest_bytes))
+            else:
+                self._say(seat, Return(seat.session, number, records, size + 1))
+
+    def too_large(self, a: int, b: int) -> None:
+        if seat := self._pick("producer", a):
+            records = 1 if b % 2 else self.bounds.largest_records + 1
+            size = self.bounds.largest_bytes + 1 if b % 2 else 0
+            publish = Publish(seat.session, seat.heard + 1, "large", records, "", {})
+            self._say(seat, publish, b"x" * size)
+
+    def wrong_role(self, a: int, b: int) -> None:
+        if (seat := self._any(a)) and seat.id.role == "producer":
+            self._say(seat, Credit(seat.session, seat.heard + 1, 1, 1))
+        elif seat:
+            self._say(seat, Return(seat.session, seat.heard + 1, 0, 0))
+
+    def greet_wrongly(self, a: int, b: int) -> None:
+        id = PeerId("producer", b"%d" % (b % 8))
+        hello = Hello("", 0, "2.0", "producer", "") if a % 2 else _hello("consumer")
+        self.witness.hear(id, hello, None, self.witness.now)
+
+    def bad_want(self, a: int, b: int) -> None:
+        if seat := self._pick("producer", a):
+            wishes = ((0, 0, 1, 1), (2, 0, 1, 9), (1, 9, 1, 8), (10**6, 0, 10**7, 0))
+            self._say(seat, Want(seat.session, seat.heard + 1, *wishes[b % 4]))
+
+    # ---- shared ----------------------------------------------------------------------------
+
+    def _say(self, seat: Seat, message: object, payload: bytes | None = None) -> None:
+        self.witness.hear(seat.id, message, payload, self.witness.now)  # type: ignore[arg-type]
+
+    def _join(self, id: PeerId) -> Seat:
+        self.witness.hear(id, _hello(id.role), None, self.witness.now)
+        return self.witness.seats.get(id) or Seat(id, "", 0, 0)
+
+    def _publish(self, a: int, b: int, id: str) -> None:
+        rich = [seat for seat in self._seats("producer") if seat.records]
+        if rich:
+            seat = rich[a % len(rich)]
+            largest = min(seat.size, self.bounds.largest_bytes)
+            records, size = 1 + b % min(seat.records, 5), (a + b) % (largest + 1)
+            publish = Publish(seat.session, seat.heard + 1, id, records, "", {})
+            self._say(seat, publish, b"x" * size)
+
+    def _settle(self, seat: Seat, leases: list[int], b: int) -> None:
+        outcomes: tuple[Outcome, ...] = ("ok", "ok", "retry", "bury")
+        done = tuple(Settlement(n, outcomes[(b // 3 + i) % 4]) for i, n in enumerate(leases))
+        self._say(seat, Settle(seat.session, seat.heard + 1, done))
+
+    def _leases(self, b: int) -> list[int]:
+        live, ended = [*self.witness.leases, 1000], [*self.witness.ended, 1000]
+        return [live[b % len(live)], ended[-1 - b % len(ended)]]
+
+    def _seats(self, role: Role) -> list[Seat]:
+        return [s for s in self.witness.seats.values() if s.id.role == role]
+
+    def _pick(self, role: Role, a: int) -> Seat | None:
+        seats = self._seats(role)
+        return seats[a % len(seats)] if seats else None
+
+    def _any(self, a: int) -> Seat | None:
+        seats = list(self.witness.seats.values())
+        return seats[a % len(seats)] if seats else None
+
+
+def _hello(role: Role) -> Hello:
+    return Hello("", 0, "1.0", role, "")

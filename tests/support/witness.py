@@ -1,0 +1,408 @@
+"""A second, naive rule book that watches a `BrokerCore` and names the promise that it breaks.
+
+It sees what the core is told and what the core answers, keeps its own account of both from
+docs/protocol.md, and never looks at how the core decides. Lists are searched, not indexed: slow and
+plain is what makes it believable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.support.accounts import Held, Seat, promised
+
+from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.limits import BrokerLimits
+from telemq.broker.peers import PeerId
+from telemq.broker.stats import BrokerStats, Counters
+from telemq.errors import RemoteProtocolError
+from telemq.protocol import (
+    SILENT_BEATS,
+    Bye,
+    Confirm,
+    Credit,
+    Deliver,
+    Error,
+    FromPeer,
+    Grant,
+    Hello,
+    Ping,
+    Publish,
+    Renew,
+    Return,
+    Settle,
+    Want,
+    Welcome,
+    encode,
+)
+
+__all__ = ["Witness"]
+
+_SECRET = b"the same in every run"
+Call = Callable[[BrokerCore], list[Outgoing]]
+
+
+class Witness:
+    """Passes every event on to a core, and checks P1 to P12 after each.
+
+    Args:
+        limits: of the core.
+
+    Attributes:
+        seats: open sessions, by address.
+        held: messages held, in order of arrival.
+        leases: until when each live lease lasts, with its owner.
+        ended: numbers of leases that are over.
+        gone: ids of messages that were settled.
+        left: tokens of sessions that are over.
+    """
+
+    def __init__(self, limits: BrokerLimits) -> None:
+        self.core = BrokerCore(limits, _SECRET)
+        self.limits = limits
+        self.now = 0
+        self.seats: dict[PeerId, Seat] = {}
+        self.held: list[Held] = []
+        self.leases: dict[int, tuple[Seat, int]] = {}
+        self.ended: list[int] = []
+        self.gone: list[str] = []
+        self.left: list[str] = []
+        self.draining = False
+        self._accepted = 0
+        self._tape: list[tuple[Call, bytes]] = []
+        self._confirms: list[tuple[str, int]] = []
+        self._error = ""
+
+    # ---- events ----------------------------------------------------------------------------
+
+    def hear(self, id: PeerId, message: FromPeer, payload: bytes | None, now_ns: int) -> None:
+        """A message comes from a peer."""
+        self.now = max(self.now, now_ns)
+        before = None if self._on_message(id, message, payload or b"") else self.core.stats()
+        self._call(lambda core: core.receive(id, message, payload, now_ns), id, before=before)
+
+    def garble(self, id: PeerId, now_ns: int) -> None:
+        """A message comes that cannot be decoded."""
+        self.now = max(self.now, now_ns)
+        if seat := self.seats.get(id):
+            self._end(seat)
+        self._error = "bad_message"
+        fault = RemoteProtocolError("bad_message", "not JSON")
+        self._call(lambda core: core.refuse(id, fault, now_ns), id)
+
+    def lose(self, id: PeerId, now_ns: int) -> None:
+        """A peer cannot be reached any more."""
+        self.now = max(self.now, now_ns)
+        if seat := self.seats.get(id):
+            self._end(seat)
+        self._call(lambda core: core.peer_lost(id, now_ns), id)
+
+    def advance(self, now_ns: int) -> None:
+        """Time passes."""
+        self.now = max(self.now, now_ns)
+        for seat in list(self.seats.values()):
+            if seat.heard_ns + self._silence_ns <= self.now:
+                self._end(seat)
+        for lease, (_, until_ns) in list(self.leases.items()):
+            if until_ns <= self.now:
+                self._give_back(lease)
+        self._call(lambda core: core.advance(now_ns), None, pings=True)
+        deadline = self.core.next_deadline_ns()
+        promised(deadline is None or deadline > self.now, "P7", f"{deadline} is over and not done")
+
+    def drain(self, now_ns: int) -> None:
+        """The broker is to end."""
+        self.now = max(self.now, now_ns)
+        self.draining = True
+        self._call(lambda core: core.drain(now_ns), None)
+
+    def replay(self) -> None:
+        """Give all events to a second core, which must answer the same (P12)."""
+        core = BrokerCore(self.limits, _SECRET)
+        for call, answer in self._tape:
+            promised(answer == _spelt(call(core)), "P12", "a second run answers differently")
+
+    # ---- what the event should do ----------------------------------------------------------
+
+    @property
+    def _silence_ns(self) -> int:
+        return SILENT_BEATS * self.limits.heartbeat_ns
+
+    def _on_message(self, id: PeerId, message: FromPeer, payload: bytes) -> bool:
+        """Keep account of a message; tell whether it may change anything."""
+        seat = self.seats.get(id)
+        if isinstance(message, Hello):
+            if seat:
+                self._end(seat)
+            self._error = self._hello_error(id, message)
+            return True
+        if seat is None:
+            self._error = "no_session"
+            return True
+        if message.session != seat.session:
+            return False
+        seat.heard += 1
+        seat.heard_ns = self.now
+        changes = True
+        if message.number != seat.heard:
+            self._error = "gap"
+        elif isinstance(message, Bye):
+            self._end(seat)
+        elif seat.id.role == "producer":
+            self._error = self._from_producer(seat, message, payload)
+        elif isinstance(message, Settle | Renew):
+            changes = self._from_lessee(seat, message)
+        elif isinstance(message, Credit):
+            seat.records, seat.size = message.records, message.bytes
+        elif not isinstance(message, Ping):
+            self._error = "role"
+        if self._error:
+            self._end(seat)
+        return changes
+
+    def _hello_error(self, id: PeerId, hello: Hello) -> str:
+        if not hello.version.startswith("1"):
+            return "version"
+        if hello.role != id.role:
+            return "role"
+        if len(self.seats) >= self.limits.peers_max:
+            return "full"
+        return "closing" if self.draining and hello.role == "producer" else ""
+
+    def _from_producer(self, seat: Seat, message: FromPeer, payload: bytes) -> str:
+        largest = self.limits.largest_records, self.limits.largest_bytes
+        match message:
+            case Publish(id=id, records=records):
+                size = len(payload)
+                if records > largest[0] or size > largest[1]:
+                    return "too_large"
+                if records > seat.records or size > seat.size:
+                    return "over_credit"
+                seat.records -= records
+                seat.size -= size
+                same = [h for h in self.held if h.id == id]
+                if same:
+                    same[0].session, same[0].number = seat.session, message.number
+                else:
+                    self._accepted += 1
+                    place, number = self._accepted, message.number
+                    self.held.append(Held(id, records, size, place, seat.session, number))
+            case Return(records=records, bytes=size):
+                if records > seat.records or size > seat.size:
+                    return "over_credit"
+                seat.records -= records
+                seat.size -= size
+            case Want():
+                return self._want(seat, message)
+            case Ping():
+                pass
+            case _:
+                return "role"
+        return ""
+
+    def _want(self, seat: Seat, want: Want) -> str:
+        ends = not want.least_records and not want.most_records
+        if not ends and not (
+            0 < want.least_records <= min(self.limits.largest_records, want.most_records)
+            and want.least_bytes <= min(self.limits.largest_bytes, want.most_bytes)
+        ):
+            return "bad_message"
+        seat.wish = None if ends else want
+        return ""
+
+    def _from_lessee(self, seat: Seat, message: Settle | Renew) -> bool:
+        changes = False
+        for one in message.leases if isinstance(message, Renew) else message.settlements:
+            lease = one if isinstance(one, int) else one.lease
+            if lease not in seat.leases:
+                continue
+            changes = True
+            if isinstance(one, int):
+                self.leases[lease] = seat, self.now + self.limits.lease_ns
+                continue
+            held = seat.leases[lease]
+            if one.outcome == "bury":
+                held.dead = True
+            self._give_back(lease)
+            if one.outcome == "ok":
+                self.held.remove(held)
+                self.gone.append(held.id)
+                if any(s.session == held.session for s in self.seats.values()):
+                    self._confirms.append((held.session, held.number))
+        return changes
+
+    def _end(self, seat: Seat) -> None:
+        del self.seats[seat.id]
+        self.left.append(seat.session)
+        for lease in list(seat.leases):
+            self._give_back(lease)
+
+    def _give_back(self, lease: int) -> None:
+        seat, _ = self.leases.pop(lease)
+        held = seat.leases.pop(lease)
+        held.lease = 0
+        held.dead = held.dead or held.tries >= self.limits.attempts_max
+        self.ended.append(lease)
+
+    # ---- what the core did -----------------------------------------------------------------
+
+    def _call(
+        self,
+        call: Call,
+        id: PeerId | None,
+        *,
+        pings: bool = False,
+        before: BrokerStats | None = None,
+    ) -> None:
+        """Let the core have an event; given `before`, nothing may change."""
+        out = call(self.core)
+        if before:
+            promised(not out, "P11", f"{out} answers what was over")
+            promised(_facts(before) == _facts(self.core.stats()), "P11", "what was over counts")
+        self._tape.append((call, _spelt(out)))
+        for one in out:
+            if not isinstance(one.message, Welcome | Error):
+                seat = self.seats.get(one.peer)
+                if seat is None or seat.session != one.message.session:
+                    raise AssertionError(f"P4: {one.message} to a session that is over")
+                promised(one.message.number == seat.said + 1, "numbers", "a number was left out")
+                seat.said += 1
+                seat.said_ns = self.now
+            self._on_answer(one, id, pings)
+        promised(not self._error, "errors", f"no {self._error} was sent")
+        promised(not self._confirms, "confirms", f"none for {self._confirms}")
+        self._check()
+
+    def _on_answer(self, out: Outgoing, id: PeerId | None, pings: bool) -> None:
+        match out.message:
+            case Error(code=code):
+                promised(
+                    (code, out.peer) == (self._error, id), "errors", f"{code}, not {self._error!r}"
+                )
+                self._error = ""
+            case Welcome(session=session, number=number):
+                promised(not self._error and out.peer == id, "errors", f"no {self._error} was sent")
+                promised(number == 1, "numbers", "WELCOME is number 1")
+                known = [*self.left, *(s.session for s in self.seats.values())]
+                promised(session not in known, "P4", "a session's token was used before")
+                self.seats[out.peer] = Seat(out.peer, session, self.now, self.now)
+            case Confirm(session=session, numbers=numbers):
+                for number in numbers:
+                    ours = (session, number) in self._confirms
+                    promised(ours, "confirms", f"{number} of {session} is not safe")
+                    self._confirms.remove((session, number))
+            case Deliver() as deliver:
+                self._on_deliver(self.seats[out.peer], deliver, len(out.payload or b""))
+            case Grant() as grant:
+                self._on_grant(self.seats[out.peer], grant)
+            case Ping():
+                promised(pings, "errors", "a PING that was not due")
+
+    def _on_deliver(self, seat: Seat, deliver: Deliver, size: int) -> None:
+        held = next((h for h in self.held if h.id == deliver.id), None)
+        if held is None:
+            raise AssertionError(f"P2: {deliver.id} is delivered, but not held")
+        promised(not held.lease, "P3", f"{held.id} is delivered twice at a time")
+        promised(held is self.head(), "P9", f"{held.id} is not the next to leave")
+        promised(deliver.lease not in [*self.leases, *self.ended], "P11", "a lease number returned")
+        out = list(seat.leases.values())
+        fits = (
+            sum(h.records for h in out) + held.records <= seat.records
+            and sum(h.size for h in out) + held.size <= seat.size
+        )
+        promised(bool(seat.records and seat.size), "P5", "delivered without any credit")
+        promised(fits or not out, "P5", f"{held.id} goes beyond the consumer's credit")
+        held.tries += 1
+        in_limit = held.dead or held.tries <= self.limits.attempts_max
+        promised(in_limit, "P6", f"{held.id} is delivered a time too often")
+        promised(held.tries == deliver.attempt, "P6", "attempts are miscounted")
+        promised(held.dead == bool(deliver.dead), "P6", "dead too early or too late")
+        promised((held.records, held.size) == (deliver.records, size), "P3", "it has changed")
+        held.lease = deliver.lease
+        seat.leases[deliver.lease] = held
+        self.leases[deliver.lease] = seat, self.now + self.limits.lease_ns
+
+    def _on_grant(self, seat: Seat, grant: Grant) -> None:
+        promised(not self.draining, "P10", "a grant while draining")
+        seat.records += grant.records
+        seat.size += grant.bytes
+        wish, limits = seat.wish, self.limits
+        if wish is None:
+            raise AssertionError("P10: a grant that nobody wants")
+        most_records = max(wish.least_records, min(wish.most_records, limits.credit_records_max))
+        most_bytes = max(wish.least_bytes, min(wish.most_bytes, limits.credit_bytes_max))
+        # Credit from before a wish became smaller stays; only what is granted is bounded.
+        promised(seat.records <= most_records or not grant.records, "P10", "too many records")
+        promised(seat.size <= most_bytes or not grant.bytes, "P10", "too many bytes")
+        covers = seat.records >= wish.least_records and seat.size >= wish.least_bytes
+        promised(covers, "P10", "a grant too small for the next message")
+
+    def head(self) -> Held | None:
+        """The message to be delivered next: those that came back first, each kind in order."""
+        ready = [h for h in self.held if not h.lease]
+        return min(ready, key=lambda h: (h.tries == 0, h.place), default=None)
+
+    # ---- after every event -----------------------------------------------------------------
+
+    def _check(self) -> None:
+        stats = self.core.stats()
+        promised(self._accepted == stats.counters.accepted, "P3", "accepted are miscounted")
+        self._check_room()
+        leased = [h for h in self.held if h.lease]
+        gone = stats.counters.settled + stats.counters.buried
+        promised(len(self.gone) == gone, "P2", "settled and buried are miscounted")
+        promised(len(leased) == stats.leased_messages, "P4", "leases are miscounted")
+        ready = len(self.held) - len(leased)
+        promised(ready == stats.ready_messages, "P2", "ready ones are miscounted")
+        self._check_deadline()
+        self._check_progress()
+        self.core.check()
+
+    def _check_room(self) -> None:
+        producers = [s for s in self.seats.values() if s.id.role == "producer"]
+        granted = sum(s.records for s in producers), sum(s.size for s in producers)
+        stats, limits = self.core.stats(), self.limits
+        promised(
+            granted == (stats.granted_records, stats.granted_bytes), "P1", "grants are miscounted"
+        )
+        records = granted[0] + sum(h.records for h in self.held)
+        size = granted[1] + sum(h.size for h in self.held)
+        promised(records <= limits.capacity_records, "P1", "room in records exceeded")
+        promised(size <= limits.capacity_bytes, "P1", "room in bytes exceeded")
+        stuck = [
+            s.wish
+            for s in producers
+            if s.wish and (s.records < s.wish.least_records or s.size < s.wish.least_bytes)
+        ]
+        fits = bool(stuck) and all(
+            w.least_records <= limits.capacity_records - records
+            and w.least_bytes <= limits.capacity_bytes - size
+            for w in stuck
+        )
+        promised(not fits or self.draining, "P1", "room is left, yet a producer waits for it")
+
+    def _check_deadline(self) -> None:
+        deadlines = [until_ns for _, until_ns in self.leases.values()]
+        deadlines += [s.heard_ns + self._silence_ns for s in self.seats.values()]
+        deadlines += [s.said_ns + self.limits.heartbeat_ns for s in self.seats.values()]
+        earliest = min(deadlines, default=None)
+        promised(earliest == self.core.next_deadline_ns(), "P8", "not the earliest deadline")
+
+    def _check_progress(self) -> None:
+        idle = [
+            s
+            for s in self.seats.values()
+            if s.id.role == "consumer" and s.records and s.size and not s.leases
+        ]
+        promised(not (idle and self.head()), "P9", "a message waits, and so does a consumer")
+
+
+def _spelt(out: list[Outgoing]) -> bytes:
+    return b"\n".join(
+        b"%a %b %b" % (o.peer, encode(o.message), bytes(o.payload or b"")) for o in out
+    )
+
+
+def _facts(stats: BrokerStats) -> BrokerStats:
+    return replace(stats, counters=Counters(), oldest_ns=0)
