@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 import zmq
 
-from telemq.bench.measure import Run, Worker
+from telemq.bench.measure import Run, Worker, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.errors import TelemqError
@@ -115,17 +115,6 @@ def _run(
     return Run(subject, records, ended - min(begun), parts)
 
 
-def _stop_event(pipe: Connection) -> threading.Event:
-    stop = threading.Event()
-
-    def wait() -> None:
-        pipe.recv()
-        stop.set()
-
-    threading.Thread(target=wait, name="stop", daemon=True).start()
-    return stop
-
-
 def _serve_broker(pipe: Connection, load: BrokerLoad) -> None:
     configure("warning")
     settings = BrokerSettings(
@@ -135,7 +124,7 @@ def _serve_broker(pipe: Connection, load: BrokerLoad) -> None:
     )
     server = BrokerServer(settings)
     pipe.send((server.producer_endpoint, server.consumer_endpoint))
-    stop = _stop_event(pipe)
+    stop = stop_event(pipe)
     while not stop.is_set():
         server.step(100)
     server.close()
@@ -175,7 +164,7 @@ def _consume(pipe: Connection, endpoint: str) -> tuple[int, float]:
     while not link.connected:
         link.poll(0.1)
     pipe.send("ready")
-    stop = _stop_event(pipe)
+    stop = stop_event(pipe)
     messages, at = 0, time.monotonic()
     while not stop.is_set():
         if deliveries := link.poll(0.1):
@@ -234,7 +223,7 @@ def _pull(pipe: Connection, endpoint: str) -> tuple[int, float]:
         link.setsockopt(zmq.LINGER, 0)
         link.connect(endpoint)
         pipe.send("ready")
-        stop = _stop_event(pipe)
+        stop = stop_event(pipe)
         messages, at = 0, time.monotonic()
         idle = 0
         # A proxy confirms nothing, so what is still under way at the stop must be waited for.

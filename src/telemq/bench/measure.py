@@ -11,6 +11,7 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 from telemq.errors import TelemqError
 
-__all__ = ["Part", "Run", "Summary", "Worker", "ratio", "summarise", "usage"]
+__all__ = ["Part", "Run", "Summary", "Worker", "ratio", "stop_event", "summarise", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class Summary:
     Attributes:
         subject: what was measured.
         records_per_s: least, median and greatest.
-        cpu_s_per_million: median, by part.
-        peak_bytes: greatest, by part.
+        cpu_s_per_million: median, by part; of all processes of that name.
+        peak_bytes: greatest of one process, by part.
     """
 
     subject: str
@@ -94,16 +95,24 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
     for subject in dict.fromkeys(run.subject for run in runs):
         own = [run for run in runs if run.subject == subject]
         rates = sorted(run.records_per_s for run in own)
-        names = [part.name for part in own[0].parts]
+        names = dict.fromkeys(part.name for part in own[0].parts)
         summaries.append(
             Summary(
                 subject,
                 (rates[0], statistics.median(rates), rates[-1]),
                 {
-                    name: statistics.median(run.parts[i].cpu_s * 1e6 / run.records for run in own)
-                    for i, name in enumerate(names)
+                    name: statistics.median(
+                        sum(part.cpu_s for part in run.parts if part.name == name)
+                        * 1e6
+                        / run.records
+                        for run in own
+                    )
+                    for name in names
                 },
-                {name: max(run.parts[i].peak_bytes for run in own) for i, name in enumerate(names)},
+                {
+                    name: max(p.peak_bytes for run in own for p in run.parts if p.name == name)
+                    for name in names
+                },
             )
         )
     return summaries
@@ -162,7 +171,7 @@ class Worker:
                 raise TelemqError(f"{self.name} ended without a result")
         try:
             return self.pipe.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionError) as error:
             raise TelemqError(f"{self.name} ended without a result") from error
 
     def result(self, timeout_s: float) -> tuple[Any, Part]:
@@ -184,3 +193,17 @@ def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple
     value = function(pipe, *args)
     after = usage(name)
     pipe.send((value, Part(name, after.cpu_s - before.cpu_s, after.peak_bytes)))
+
+
+def stop_event(pipe: Connection, first: str = "") -> threading.Event:
+    """Give an event that is set when the parent sends something; waits for `first` before."""
+    stop = threading.Event()
+    if first:
+        pipe.recv()
+
+    def wait() -> None:
+        pipe.recv()
+        stop.set()
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+    return stop

@@ -1,1 +1,1 @@
-"""TODO-doc."""
+"""The whole pipeline on one machine, as processes under one supervisor."""

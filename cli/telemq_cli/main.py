@@ -1,0 +1,15 @@
+"""The command ``telemq``: each command parses its flags, calls one service, renders its result."""
+
+from telemq_cli.app import app
+
+# Commands are listed in the order in which they are imported.
+# isort: split
+from telemq_cli import services
+
+# isort: split
+from telemq_cli import reports
+
+# isort: split
+from telemq_cli import bench
+
+__all__ = ["app", "bench", "reports", "services"]
