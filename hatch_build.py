@@ -1,9 +1,26 @@
-"""Build hook: puts the API documentation's browser assets into the wheel (filled in by gateway)."""
+"""Build hook: puts the browser assets of Swagger UI and Redoc into the wheel.
 
+They come from ``drf-spectacular-sidecar``, which is needed to build and never to run. Nothing is
+copied into ``src/``: an editable install reads them from that package.
+"""
+
+import runpy
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class AssetsHook(BuildHookInterface[Any]):
-    """See the module."""
+    """Adds what telemq/gateway/assets.py lists to a wheel, as ``telemq/gateway/static/``."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the files, unless this is an editable install."""
+        if version == "editable":
+            return
+        assets = runpy.run_path(str(Path(self.root, "src", "telemq", "gateway", "assets.py")))
+        source = assets["sidecar"]()
+        if source is None:
+            raise RuntimeError("building telemq needs drf-spectacular-sidecar; it is not installed")
+        for name in assets["FILES"]:
+            build_data["force_include"][str(source / name)] = f"telemq/gateway/static/{name}"

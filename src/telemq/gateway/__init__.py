@@ -1,1 +1,1 @@
-"""TODO-doc."""
+"""The REST API: what the store holds, over HTTP, with its own documentation."""
