@@ -9,76 +9,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from telemq.store.embedded import EmbeddedPostgres
+from tests.support.up import UP, Up, counts, running_up, wait_until_gone
 
 pytestmark = pytest.mark.e2e
-
-_UP = (sys.executable, "-P", "-m", "telemq_cli", "up", "--api-port=0", "--log-format=json")
-_WITHIN_S = 60.0
-#: What a killed streamer held is taken over after this, not after the default's 15 s.
-_SOON = {"TELEMQ_STREAMER_LEASE_S": "2"}
-
-
-class Up:
-    """One `telemq up` as a process of its own, and what it logs."""
-
-    def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
-        self.process = process
-        self._out = out
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Give the log lines of one event so far."""
-        lines = [json.loads(line) for line in self._out.read_text().splitlines() if line[:1] == "{"]
-        return [line for line in lines if line["event"] == name]
-
-    def event(self, name: str) -> dict[str, Any]:
-        """Wait for the first line of an event."""
-        self.until(lambda: bool(self.events(name)))
-        return self.events(name)[0]
-
-    def until(self, true: Callable[[], bool]) -> None:
-        """Wait until something is so, while this runs."""
-        until = time.monotonic() + _WITHIN_S
-        while not true():
-            assert time.monotonic() < until, self._out.read_text()
-            assert self.process.poll() is None or true(), self._out.read_text()
-            time.sleep(0.02)
-
-    def wait(self) -> int:
-        """Wait for its end; gives the exit code."""
-        return self.process.wait(_WITHIN_S)
-
-    def pids(self) -> dict[str, int]:
-        """Give the newest process of each child."""
-        return {line["child"]: line["pid"] for line in self.events("child started")}
-
-
-@contextlib.contextmanager
-def _up(data_dir: Path, *words: str, **env: str) -> Iterator[Up]:
-    # Beside the data directory: what is not empty and not telemq's is refused.
-    out = data_dir.parent / f"out-{time.monotonic_ns()}"
-    with (
-        out.open("wb") as file,
-        subprocess.Popen(
-            [*_UP, f"--data-dir={data_dir}", *words],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **_SOON, **env},
-        ) as process,
-    ):
-        try:
-            yield Up(process, out)
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -86,36 +27,9 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def _counts(data_dir: Path) -> tuple[int, int]:
-    with EmbeddedPostgres(data_dir) as dsn, psycopg.connect(dsn) as connection:
-        row = connection.execute(
-            "SELECT (SELECT count(*) FROM telemetry), (SELECT sum(row_count) FROM ledger)"
-        ).fetchone()
-        assert row is not None
-        return row[0], row[1]
-
-
-def _processes_of(data_dir: Path) -> list[str]:
-    found = []
-    for directory in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (directory / "cmdline").read_bytes()
-            env = (directory / "environ").read_bytes() if directory.name.isdigit() else b""
-            if bytes(data_dir) in words + env and int(directory.name) != os.getpid():
-                found.append(words.replace(b"\0", b" ").decode())
-    return found
-
-
-def _wait_until_gone(data_dir: Path) -> None:
-    until = time.monotonic() + 10
-    while left := _processes_of(data_dir):
-        assert time.monotonic() < until, left
-        time.sleep(0.02)
-
-
 def test_rows_are_stored_and_it_ends_by_itself(data_dir: Path) -> None:
     """The first thing a newcomer runs, and then again."""
-    with _up(data_dir, "--rows=20000", "--streamers=2", "--collectors=2") as up:
+    with running_up(data_dir, "--rows=20000", "--streamers=2", "--collectors=2") as up:
         assert 0 == up.wait()
         report = up.event("report")
     assert (20_000, "rows stored", True, 0) == (
@@ -124,17 +38,17 @@ def test_rows_are_stored_and_it_ends_by_itself(data_dir: Path) -> None:
         report["complete"],
         report["restarts"],
     )
-    with _up(data_dir, "--rows=25000") as up:
+    with running_up(data_dir, "--rows=25000") as up:
         assert 0 == up.wait()
         report = up.event("report")
     assert (5000, 25_000) == (report["stored"], report["stored_all"])
-    assert (25_000, 25_000) == _counts(data_dir)
-    _wait_until_gone(data_dir)
+    assert (25_000, 25_000) == counts(data_dir)
+    wait_until_gone(data_dir)
 
 
 def test_interrupt_drains_and_gives_leases_back(data_dir: Path) -> None:
     """Ctrl-C in the middle: all that was read is stored, and nothing is left leased."""
-    with _up(data_dir, "--rate=5000") as up:
+    with running_up(data_dir, "--rate=5000") as up:
         _until_stored(up)
         up.process.send_signal(signal.SIGINT)
         assert 0 == up.wait()
@@ -150,12 +64,12 @@ def test_interrupt_drains_and_gives_leases_back(data_dir: Path) -> None:
     reserved, stored, held = row
     assert 0 == held
     assert stored <= reserved
-    _wait_until_gone(data_dir)
+    wait_until_gone(data_dir)
 
 
 def test_time_is_over(data_dir: Path) -> None:
     """A demonstration of some seconds."""
-    with _up(data_dir, "--for=3s") as up:
+    with running_up(data_dir, "--for=3s") as up:
         assert 0 == up.wait()
         report = up.event("report")
     assert ("time over", True) == (report["ended"], report["complete"])
@@ -164,7 +78,7 @@ def test_time_is_over(data_dir: Path) -> None:
 
 def test_second_interrupt_ends_everything_at_once(data_dir: Path) -> None:
     """The drain takes too long for whoever waits."""
-    with _up(data_dir, "--rate=5000") as up:
+    with running_up(data_dir, "--rate=5000") as up:
         _until_stored(up)
         # A collector that does not move makes the drain last.
         os.kill(up.pids()["collector-1"], signal.SIGSTOP)
@@ -173,26 +87,27 @@ def test_second_interrupt_ends_everything_at_once(data_dir: Path) -> None:
         up.process.send_signal(signal.SIGINT)
         assert 128 + signal.SIGINT == up.wait()
         os.kill(up.pids()["collector-1"], signal.SIGCONT)
-    _wait_until_gone(data_dir)
+    wait_until_gone(data_dir)
 
 
 def test_nothing_outlives_a_kill_and_the_next_start_goes_on(data_dir: Path) -> None:
     """The machine runs out of memory and the kernel takes the supervisor."""
-    with _up(data_dir, "--rate=5000", "--streamers=2") as up:
+    with running_up(data_dir, "--rate=5000", "--streamers=2") as up:
         _until_stored(up)
         up.process.kill()
         up.wait()
-        _wait_until_gone(data_dir)
+        wait_until_gone(data_dir)
     # Leases of the killed streamers have to run out first.
-    with _up(data_dir, "--rows=30000", "--streamers=2") as up:
+    with running_up(data_dir, "--rows=30000", "--streamers=2") as up:
         assert 0 == up.wait()
         assert up.event("report")["complete"] is True
-    assert (30_000, 30_000) == _counts(data_dir)
+    assert (30_000, 30_000) == counts(data_dir)
 
 
 def test_killed_parts_are_replaced_and_nothing_is_lost(data_dir: Path) -> None:
     """Each kind of process is killed once, Postgres too."""
-    with _up(data_dir, "--rows=40000", "--rate=8000", "--streamers=2", "--collectors=2") as up:
+    words = ("--rows=40000", "--rate=8000", "--streamers=2", "--collectors=2")
+    with running_up(data_dir, *words) as up:
         _until_stored(up)
         for name in ("collector-1", "streamer-1", "broker", "api"):
             os.kill(up.pids()[name], signal.SIGKILL)
@@ -203,12 +118,12 @@ def test_killed_parts_are_replaced_and_nothing_is_lost(data_dir: Path) -> None:
         report = up.event("report")
     assert report["restarts"] >= 5
     assert (40_000, True) == (report["stored"], report["complete"])
-    assert (40_000, 40_000) == _counts(data_dir)
+    assert (40_000, 40_000) == counts(data_dir)
 
 
 def test_somebody_s_sigterm_to_streamers_is_not_the_end(data_dir: Path) -> None:
     """An administrator ends the streamers by hand, before all rows are stored."""
-    with _up(data_dir, "--rows=20000", "--rate=5000", "--streamers=2") as up:
+    with running_up(data_dir, "--rows=20000", "--rate=5000", "--streamers=2") as up:
         _until_stored(up)
         for name in ("streamer-1", "streamer-2"):
             os.kill(up.pids()[name], signal.SIGTERM)
@@ -218,10 +133,10 @@ def test_somebody_s_sigterm_to_streamers_is_not_the_end(data_dir: Path) -> None:
 
 def test_second_up_in_the_same_directory_is_refused_by_pid(data_dir: Path) -> None:
     """Somebody forgot that it runs in another window."""
-    with _up(data_dir) as first:
+    with running_up(data_dir) as first:
         first.event("starting")
         second = subprocess.run(
-            [*_UP, f"--data-dir={data_dir}"], capture_output=True, text=True, check=False
+            [*UP, f"--data-dir={data_dir}"], capture_output=True, text=True, check=False
         )
         assert 2 == second.returncode
         assert str(data_dir) in second.stderr
@@ -230,10 +145,10 @@ def test_second_up_in_the_same_directory_is_refused_by_pid(data_dir: Path) -> No
 
 def test_second_up_with_a_dsn_is_refused_too(data_dir: Path, dsn: str) -> None:
     """Two runs would write to the same log files."""
-    with _up(data_dir, TELEMQ_DSN=dsn) as first:
+    with running_up(data_dir, TELEMQ_DSN=dsn) as first:
         first.event("starting")
         second = subprocess.run(
-            [*_UP, f"--data-dir={data_dir}"],
+            [*UP, f"--data-dir={data_dir}"],
             capture_output=True,
             text=True,
             check=False,
@@ -245,7 +160,7 @@ def test_second_up_with_a_dsn_is_refused_too(data_dir: Path, dsn: str) -> None:
 
 def test_somebody_s_own_database(data_dir: Path, dsn: str) -> None:
     """A Postgres of one's own: nothing is started, and the DSN is in nobody's arguments."""
-    with _up(data_dir, "--rate=2000", TELEMQ_DSN=dsn) as up:
+    with running_up(data_dir, "--rate=2000", TELEMQ_DSN=dsn) as up:
         api = up.event("starting")["api"]
         up.until(lambda: len(up.pids()) == 4)
         argv = b"".join(Path(f"/proc/{p}/cmdline").read_bytes() for p in up.pids().values())
@@ -259,7 +174,7 @@ def test_somebody_s_own_database(data_dir: Path, dsn: str) -> None:
 
 def test_port_that_is_taken_later_ends_it_with_its_name(data_dir: Path, dsn: str) -> None:
     """The gateway's port is free at the start and taken while it restarts."""
-    with _up(data_dir, TELEMQ_DSN=dsn) as up:
+    with running_up(data_dir, TELEMQ_DSN=dsn) as up:
         api = up.event("starting")["api"].removeprefix("http://")
         up.until(lambda: _gpus(f"http://{api}") >= 0)
         host, port = api.split(":")

@@ -11,7 +11,8 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 
 #: Rules that decide and never act.
 PURE = {
-    "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol", "telemq.setting", "telemq.settings",
+    "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
+    "telemq.setting", "telemq.settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check",
