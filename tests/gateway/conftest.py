@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.support.gateway import serving
 
 from telemq.settings import ApiSettings
+from tests.support.gateway import serving
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from tests.support.gateway import add_samples, add_series, at, serving
-from tests.support.postgres import Databases
 
 from telemq.settings import ApiSettings
 from telemq.store.embedded import EmbeddedPostgres
 from telemq.store.migrate import migrate
+from tests.support.gateway import add_samples, add_series, at, serving
+from tests.support.postgres import Databases
 
 _PATHS = ("/api/v1/gpus", "/api/v1/gpus?by=gpu_id", "/api/v1/gpus/GPU-1/telemetry")
 
@@ -64,7 +64,7 @@ def test_a_restart_of_postgres_between_two_requests_is_not_noticed(tmp_path: Pat
 
 
 def test_a_database_without_a_schema_is_not_ready(postgres: Databases) -> None:
-    """Nothing has ever been collected; the gateway does not make the schema itself."""
+    """The database was made anew while the gateway runs; it serves when the schema is there."""
     with postgres.fresh(migrated=False) as dsn, serving(ApiSettings(dsn=dsn)) as api:
         _unavailable(api, "no telemq schema of this version yet")
         with psycopg.connect(dsn, autocommit=True) as conn:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import psycopg
 import pytest
+
 from tests.support.gateway import DAY, add_samples, add_series, at
 
 A, B = "GPU-aaaa", "GPU-bbbb"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
-from tests.support.gateway import serving
 
 from telemq.errors import BusyError, SettingError
 from telemq.gateway import assets
@@ -23,6 +23,9 @@ from telemq.gateway.app import openapi_json, run
 from telemq.gateway.metrics import METRICS
 from telemq.gateway.server import listen
 from telemq.settings import ApiSettings
+from tests.support.gateway import serving
+from tests.support.postgres import Databases
+from tests.support.running import eventually
 
 #: Nothing listens there.
 _NO_DSN = "host=127.0.0.1 port=1 connect_timeout=2"
@@ -38,6 +41,23 @@ def test_it_names_its_url_and_ends_when_told(capsys: pytest.CaptureFixture[str])
     """SIGTERM came while it started, and there is no database."""
     assert 0 == run(ApiSettings(dsn=_NO_DSN, address="127.0.0.1:0"), _stopped())
     assert re.search(r"http://127\.0\.0\.1:\d+/swagger", capsys.readouterr().out)
+
+
+def test_it_makes_the_schema_when_it_is_the_first(postgres: Databases) -> None:
+    """Somebody starts the gateway on an empty database, before any collector."""
+    stop = threading.Event()
+    with postgres.fresh(migrated=False) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+        settings = ApiSettings(dsn=dsn, address="127.0.0.1:0")
+        gateway = threading.Thread(target=run, args=(settings, stop))
+        gateway.start()
+        try:
+            eventually(
+                lambda: conn.execute("SELECT to_regclass('telemetry')").fetchone() != (None,),
+                "the view is there",
+            )
+        finally:
+            stop.set()
+            gateway.join(20)
 
 
 def test_it_refuses_an_open_address() -> None:

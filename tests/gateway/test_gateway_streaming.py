@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import psycopg
 import pytest
-from tests.support.gateway import add_partition, add_series, at, serving
 
 from telemq.gateway import answer
 from telemq.settings import ApiSettings
+from tests.support.gateway import add_partition, add_series, at, serving
 
 _GPU = "GPU-aaaa"
 _PATH = f"/api/v1/gpus/{_GPU}/telemetry"

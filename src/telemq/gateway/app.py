@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import orjson
+import psycopg
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
@@ -16,12 +17,14 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
+from telemq.errors import StoreError
 from telemq.gateway import gpus, ops, pages
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.gateway.problems import HANDLERS
 from telemq.gateway.server import listen, serve
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
+from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
 
 __all__ = ["create_app", "openapi_json", "run"]
@@ -80,7 +83,12 @@ def openapi_json() -> bytes:
     )
     # What the handlers would be given does not matter to the document.
     nothing = {name: _given(None) for name in ("reader", "metrics", "settings", "document")}
-    app = Litestar(route_handlers=_routes(), dependencies=nothing, openapi_config=config)
+    app = Litestar(
+        route_handlers=_routes(),
+        dependencies=nothing,
+        openapi_config=config,
+        logging_config=None,  # the default would set up the root logger of this process
+    )
     schema = app.openapi_schema.to_schema()
     for path in schema["paths"].values():
         for parameter in path["get"].get("parameters", []):
@@ -104,12 +112,25 @@ def run(settings: ApiSettings, stop: threading.Event) -> int:
     host, port = host_and_port("--address", settings.address, insecure=settings.insecure)
     app = create_app(settings)
     sock = listen(host, port)
+    threading.Thread(target=_prepare, args=(settings.dsn,), name="schema", daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
     log.get().info("gateway listens", url=url, swagger=f"{url}/swagger", redoc=f"{url}/redoc")
     serve(app, sock, stop, drain_s=settings.drain_s)
     log.get().info("gateway stopped")
     return 0
+
+
+def _prepare(dsn: str) -> None:
+    """Make the schema, if this is the first part of telemq that the database sees.
+
+    Once, beside serving: when it cannot be done, ``/readyz`` says why, and a collector will do it.
+    """
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            migrate(connection)
+    except (psycopg.Error, StoreError) as error:
+        log.get().warning("schema not prepared", reason=str(error).strip())
 
 
 def _routes() -> list[HTTPRouteHandler]:

@@ -20,7 +20,7 @@ from telemq.gateway.views import Record
 from telemq.settings import ApiSettings
 from telemq.store.reader import Reader
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "get_telemetry", "list_gpus"]
 
 _BY = ("uuid", "gpu_id")
 _UNAVAILABLE = "The database cannot be used now; `Retry-After` says when to ask again."

@@ -13,7 +13,7 @@ from telemq.gateway.metrics import GatewayMetrics
 from telemq.gateway.problems import described
 from telemq.store.reader import Reader
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "healthz", "metrics", "readyz"]
 
 
 @get(

@@ -17,7 +17,7 @@ from litestar.params import FromPath
 from telemq.gateway import assets
 from telemq.gateway.problems import ProblemError
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "asset", "openapi", "redoc", "swagger"]
 
 _CSP = "; ".join(
     [
