@@ -21,6 +21,11 @@ LABEL_BYTES_MAX = 65_536
 _KEY_BYTES_MAX = 1024
 
 
+#: Of a record that is rejected after decoding, this much is kept: a label may be long, and every
+#: record of its series be rejected.
+_REJECTED_CHARS_MAX = 4096
+
+
 class SeriesLabels(NamedTuple):
     """The ten labels that together identify a series; all text, empty where unknown.
 
@@ -129,7 +134,7 @@ class RecordBatch:
         if not bad.any():
             return self
         more = [
-            Rejection(int(offset), reason, f"{self.series[s]._asdict()} t={t} v={v}")
+            Rejection(int(offset), reason, f"t={t} v={v} {self.series[s]}"[:_REJECTED_CHARS_MAX])
             for offset, s, t, v in zip(
                 self.offsets()[bad],
                 self.series_index[bad],

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from hypothesis import strategies as st
-from tests.support.accounts import Seat
-from tests.support.witness import Witness
 
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
@@ -23,6 +21,8 @@ from telemq.protocol import (
     Settlement,
     Want,
 )
+from tests.support.accounts import Seat
+from tests.support.witness import Witness
 
 __all__ = ["STEPS", "Step", "limits", "play", "steps"]
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.support.accounts import Held, Seat, promised
-
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
@@ -36,6 +34,7 @@ from telemq.protocol import (
     Welcome,
     encode,
 )
+from tests.support.accounts import Held, Seat, promised
 
 __all__ = ["Witness"]
 

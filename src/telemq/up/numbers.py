@@ -15,6 +15,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
 __all__ = [
+    "Growth",
     "Numbers",
     "Rate",
     "Totals",
