@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 import zmq
-from tests.support.postgres import Databases, serve
 
 from telemq.errors import EmbeddedError
 from telemq.store.binaries import find_binaries
+from tests.support.postgres import Databases, serve
 
 
 def pytest_configure() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from tests.support.gateway import add_samples, add_series, at, serving
 
 from telemq.settings import ApiSettings
+from tests.support.gateway import add_samples, add_series, at, serving
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import ConsoleMessage, Page, Request, sync_playwright

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.support.postgres import Databases
 from typer.testing import CliRunner
 
 from telemq import __version__
@@ -19,6 +18,7 @@ from telemq.setting import SettingInfo, rows
 from telemq.settings import CollectorSettings, table
 from telemq_cli.flags import environment
 from telemq_cli.main import app
+from tests.support.postgres import Databases
 
 _WIDE = {"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"}
 #: Which command shows the rows of which component.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.support.gateway import serving
-from tests.support.running import running_broker, running_collector
 
 from telemq.settings import ApiSettings, CollectorSettings
+from tests.support.gateway import serving
+from tests.support.running import running_broker, running_collector
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from tests.support.postgres import Databases
 
 from telemq.errors import StoreError
 from telemq.store.migrate import MIGRATE_LOCK, Migration, migrate, migrations
+from tests.support.postgres import Databases
 
 ONE = Migration("0001_one", "CREATE TABLE one (a int); INSERT INTO one VALUES (1);")
 TWO = Migration("0002_two", "ALTER TABLE one ADD b int DEFAULT 2")
