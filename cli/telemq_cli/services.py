@@ -62,9 +62,8 @@ def stream_csv(
     file: Annotated[Path, typer.Argument(help="DCGM metrics as CSV.", show_default=False)],
 ) -> int:
     """Publish the rows of a CSV file over and over, until --rows or for ever."""
-    from telemq.streamer.service import run
-
     from telemq.store.embedded import database
+    from telemq.streamer.service import run
     from telemq_cli.render import progress
 
     stop = _begin(settings)
