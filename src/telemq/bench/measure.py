@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from telemq.errors import TelemqError
@@ -128,11 +129,19 @@ def ratio(runs: Sequence[Run], subject: str, other: str) -> float:
     return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
-def usage(name: str, who: int = resource.RUSAGE_SELF) -> Part:
-    """Give what this process (or its ended children) used until now."""
-    used = resource.getrusage(who)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Part(name, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+def usage(name: str) -> Part:
+    """Give what this process used until now."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return Part(name, used.ru_utime + used.ru_stime, _peak_bytes(used.ru_maxrss))
+
+
+def _peak_bytes(ru_maxrss: int) -> int:
+    # On Linux, ru_maxrss of a new process begins with the size of the one that started it.
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Worker:

@@ -99,9 +99,10 @@ def _run(load: PipelineLoad, dsn: str) -> Run:
             worker.pipe.send("go")
         done = [worker.result(_TIMEOUT_S) for worker in streamers]
         ended = max(at for (_, at), _ in done)
+        parts = []
         for worker in (*collectors, broker):
             worker.pipe.send("stop")
-        parts = [worker.result(_TIMEOUT_S)[1] for worker in (broker, *collectors)]
+            parts.append(worker.result(_TIMEOUT_S)[1])
     with psycopg.connect(dsn, autocommit=True) as conn:
         report = verify(conn)
         row = conn.execute("SELECT sum(row_count) FROM ledger").fetchone()
