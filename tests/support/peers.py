@@ -95,7 +95,7 @@ class Scene:
     """
 
     def __init__(self, **limits: int) -> None:
-        self.core = BrokerCore(replace(LIMITS, **limits), b"secret")  # type: ignore[arg-type]
+        self.core = BrokerCore(replace(LIMITS, **limits), b"secret")
         self.now = 0
         self._routes = 0
 

@@ -61,6 +61,7 @@ class Witness:
         self.core = BrokerCore(limits, _SECRET)
         self.limits = limits
         self.now = 0
+        self._silence_ns = SILENT_BEATS * limits.heartbeat_ns
         self.seats: dict[PeerId, Seat] = {}
         self.held: list[Held] = []
         self.leases: dict[int, tuple[Seat, int]] = {}
@@ -123,10 +124,6 @@ class Witness:
             promised(answer == _spelt(call(core)), "P12", "a second run answers differently")
 
     # ---- what the event should do ----------------------------------------------------------
-
-    @property
-    def _silence_ns(self) -> int:
-        return SILENT_BEATS * self.limits.heartbeat_ns
 
     def _on_message(self, id: PeerId, message: FromPeer, payload: bytes) -> bool:
         """Keep account of a message; tell whether it may change anything."""
@@ -276,9 +273,8 @@ class Witness:
     def _on_answer(self, out: Outgoing, id: PeerId | None, pings: bool) -> None:
         match out.message:
             case Error(code=code):
-                promised(
-                    (code, out.peer) == (self._error, id), "errors", f"{code}, not {self._error!r}"
-                )
+                as_due = (code, out.peer) == (self._error, id)
+                promised(as_due, "errors", f"{code}, not {self._error!r}")
                 self._error = ""
             case Welcome(session=session, number=number):
                 promised(not self._error and out.peer == id, "errors", f"no {self._error} was sent")
@@ -362,9 +358,8 @@ class Witness:
         producers = [s for s in self.seats.values() if s.id.role == "producer"]
         granted = sum(s.records for s in producers), sum(s.size for s in producers)
         stats, limits = self.core.stats(), self.limits
-        promised(
-            granted == (stats.granted_records, stats.granted_bytes), "P1", "grants are miscounted"
-        )
+        counted = (stats.granted_records, stats.granted_bytes)
+        promised(granted == counted, "P1", "grants are miscounted")
         records = granted[0] + sum(h.records for h in self.held)
         size = granted[1] + sum(h.size for h in self.held)
         promised(records <= limits.capacity_records, "P1", "room in records exceeded")
@@ -389,11 +384,8 @@ class Witness:
         promised(earliest == self.core.next_deadline_ns(), "P8", "not the earliest deadline")
 
     def _check_progress(self) -> None:
-        idle = [
-            s
-            for s in self.seats.values()
-            if s.id.role == "consumer" and s.records and s.size and not s.leases
-        ]
+        consumers = [s for s in self.seats.values() if s.id.role == "consumer"]
+        idle = [s for s in consumers if s.records and s.size and not s.leases]
         promised(not (idle and self.head()), "P9", "a message waits, and so does a consumer")
 
 

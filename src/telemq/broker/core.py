@@ -220,7 +220,7 @@ class BrokerCore:
             raise RemoteProtocolError("role", f"this endpoint is for a {id.role}")
         if len(self._peers) >= self.limits.peers_max:
             raise RemoteProtocolError("full", f"{self.limits.peers_max} peers are the limit")
-        if self._draining:
+        if self._draining and hello.role == "producer":
             raise RemoteProtocolError("closing", "the broker is draining")
         peer = self._peers.open(id, hello.name, self._now)
         self._counters.sessions += 1

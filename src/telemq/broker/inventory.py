@@ -38,9 +38,6 @@ class Inventory:
         #: here until it settles something or changes its credit.
         self._ring: deque[Consumer] = deque()
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     @property
     def records(self) -> int:
         """Records held."""

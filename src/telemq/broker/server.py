@@ -10,6 +10,7 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from typing import NamedTuple
 
 import zmq
@@ -34,7 +35,7 @@ from telemq.protocol import (
 )
 from telemq.settings import BrokerSettings
 
-__all__ = ["BrokerServer", "run"]
+__all__ = ["BrokerServer", "limits_of", "run"]
 
 #: Messages taken in from one socket before the other has its turn.
 _BURST = 500
@@ -176,7 +177,11 @@ class BrokerServer:
                 self._send(self.core.receive(peer, message, arrival.payload, now_ns))
 
     def _send(self, outgoing: list[Outgoing]) -> None:
-        for out in outgoing:
+        # A queue, not recursion: what a loss leads to goes after what was decided before it, or a
+        # third peer would get its messages out of order and take that for a gap.
+        pending = deque(outgoing)
+        while pending:
+            out = pending.popleft()
             if isinstance(out.message, Welcome | Error):
                 self._note(out)
             router = self._sockets[out.peer.role]
@@ -190,7 +195,7 @@ class BrokerServer:
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
-                self._send(self.core.peer_lost(out.peer, monotonic_ns()))
+                pending += self.core.peer_lost(out.peer, monotonic_ns())
 
     def _note(self, out: Outgoing) -> None:
         if isinstance(out.message, Error):

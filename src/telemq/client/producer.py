@@ -36,6 +36,7 @@ class _Outbound:
     key: str
     metadata: dict[str, str]
     payload: Payload
+    number: int = 0  # of its PUBLISH in this session; 0 while it waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class ProducerCore:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
         if outbound := self._ids.get(id):
             self._release(outbound)
-            if outbound in self._waiting:
+            if self._sent.pop(outbound.number, None) is None:
                 self._waiting.remove(outbound)
 
     def receive(self, message: FromBroker, now_ns: int) -> list[Command]:
@@ -185,8 +186,9 @@ class ProducerCore:
 
     def _unsend(self) -> None:
         """Let all that was sent in a session that is over wait again, first and in order."""
-        again = [o for o in self._sent.values() if o.id in self._ids and self._ids[o.id] is o]
-        self._waiting.extendleft(reversed(again))
+        for outbound in reversed(self._sent.values()):
+            outbound.number = 0
+            self._waiting.appendleft(outbound)
         self._sent.clear()
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
@@ -196,7 +198,7 @@ class ProducerCore:
         ids = []
         for number in numbers:
             outbound = self._sent.pop(number, None)
-            if outbound is not None and self._ids.get(outbound.id) is outbound:
+            if outbound is not None:
                 self._release(outbound)
                 ids.append(outbound.id)
         return ids
@@ -220,7 +222,7 @@ class ProducerCore:
             self._credit_records -= head.records
             self._credit_bytes -= size_bytes
             self._used_ns = now_ns
-            number = self.session.number(now_ns)
+            number = head.number = self.session.number(now_ns)
             self._sent[number] = head
             publish = Publish(
                 self.session.token, number, head.id, head.records, head.key, head.metadata

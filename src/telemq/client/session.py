@@ -14,7 +14,7 @@ Pure: the time and the seed are arguments; what to do comes out as values.
 
 from __future__ import annotations
 
-import random
+import hashlib
 from dataclasses import dataclass
 
 from telemq.protocol import (
@@ -111,7 +111,8 @@ class Session:
     def __init__(self, role: Role, name: str, seed: int) -> None:
         self._role: Role = role
         self._name = name[:200]
-        self._random = random.Random(seed)
+        self._seed = seed
+        self._losses = 0
         self._failures = 0
         self._heard = self._said = 0
         self._heard_ns = self._said_ns = 0
@@ -206,4 +207,9 @@ class Session:
         self.token, self.fault, self._greeting = "", why, False
         pause = min(_PAUSE_NS << min(self._failures, 10), _PAUSE_MAX_NS)
         self._failures += 1
-        self._until_ns = now_ns + int(pause * self._random.uniform(0.5, 1.0))
+        self._losses += 1
+        self._until_ns = now_ns + pause * (256 + self._jitter()) // 512
+
+    def _jitter(self) -> int:
+        """Give 0 to 255, the same for the same seed and loss, unrelated between peers."""
+        return hashlib.blake2b(f"{self._seed}/{self._losses}".encode(), digest_size=1).digest()[0]
