@@ -101,7 +101,7 @@ async def get_telemetry(
             description="A GPU's UUID; or a `gpu_id`, which means that index on every host.",
             examples=[
                 Example(summary="that index on every host", value="0"),
-                Example(summary="one GPU", value="GPU-5fd4f087-86f3-7a43-b711-4771313afc50"),
+                Example(summary="one GPU", value="GPU-07e435ef-3091-c9d0-8b2b-e7ffe076dbb8"),
             ],
         ),
     ],
