@@ -159,7 +159,7 @@ def test_messages_after_a_loss_come_in_order() -> None:
     """One consumer leaves what it held to two others, of which one turns out to be gone."""
     server = BrokerServer(BrokerSettings(producer_bind=ANY, consumer_bind=ANY, heartbeat_s=100.0))
     consumer = server.consumer_endpoint
-    monitor = server._sockets["consumer"].get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    monitor = server._routers._sockets["consumer"].get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
         with (
             PlainPeer(server.producer_endpoint, "producer") as producer,

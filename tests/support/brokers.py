@@ -60,7 +60,7 @@ class RunningBroker:
         if self._bye:
             self._server.close()
         else:
-            self._server._context.destroy(linger=0)
+            self._server._routers._context.destroy(linger=0)
 
     def stop(self, *, bye: bool = True) -> None:
         """End it; without `bye` as by SIGKILL."""
