@@ -17,7 +17,7 @@ from telemq.errors import RecordError
 from telemq.record import RecordBatch, Rejection, SeriesLabels
 
 LABELS = ["m", "0", "nvidia0", "GPU-1", "H100", "host", "c", "p", "n", "raw"]
-NESTED = b"[" * 5000 + b"]" * 5000
+NESTED = b"[" * 30_000 + b"]" * 30_000
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 needed = words.filter(bool)
