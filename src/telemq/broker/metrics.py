@@ -51,6 +51,9 @@ METRICS = (
          lambda s: s.counters.stale_settles),
     _Row("silent_peers", "counter", "Sessions ended by silence.",
          lambda s: s.counters.peers_silent),
+    _Row("unheard_messages", "counter",
+         "Messages of connections that had earned too many errors.",
+         lambda s: s.counters.unheard),
     _Row("sessions", "counter", "Sessions begun.", lambda s: s.counters.sessions),
 )  # fmt: skip
 

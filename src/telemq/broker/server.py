@@ -43,8 +43,12 @@ def limits_of(settings: BrokerSettings) -> BrokerLimits:
         credit_bytes_max=settings.credit_bytes_max,
         lease_ns=int(settings.lease_s * _SECOND),
         attempts_max=settings.attempts_max,
+        retry_ns=settings.retry_ms * 1_000_000,
+        retry_ns_max=settings.retry_ms_max * 1_000_000,
         heartbeat_ns=int(settings.heartbeat_s * _SECOND),
         peers_max=settings.peers_max,
+        errors_max=settings.errors_per_s_max,
+        errors_ns=_SECOND,
     )
 
 
