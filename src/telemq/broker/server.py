@@ -14,6 +14,7 @@ from collections import deque
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
+from telemq.broker.pressure import Pressure
 from telemq.broker.sockets import Routers
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
@@ -197,7 +198,7 @@ def _serve(
     until: float | None = None,
 ) -> None:
     """Serve until stopped; or, given `until`, until nothing is held or that moment."""
-    next_snapshot = 0.0
+    next_snapshot, pressure = 0.0, Pressure()
     while True:
         if until is None:
             if stop.is_set():
@@ -209,3 +210,4 @@ def _serve(
         if now >= next_snapshot:
             next_snapshot = now + _SNAPSHOT_S
             metrics.snapshot = server.core.stats()
+            pressure.note(metrics.snapshot)
