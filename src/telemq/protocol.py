@@ -24,6 +24,7 @@ __all__ = [
     "CONTROL_BYTES_MAX",
     "FINAL_ERRORS",
     "INTEGER_MAX",
+    "PUBLISH_BYTES_MAX",
     "SILENT_BEATS",
     "VERSION",
     "Bye",
@@ -56,6 +57,9 @@ VERSION = "1.0"
 INTEGER_MAX = 2**53 - 1
 #: Longest control frame.
 CONTROL_BYTES_MAX = 65_536
+#: Longest control frame of a PUBLISH: what is in it must fit into that of DELIVER, with the reason
+#: why it is dead, however it is escaped there.
+PUBLISH_BYTES_MAX = 16_384
 #: A side that was silent for this many heartbeats is lost.
 SILENT_BEATS = 5
 #: After one of these it makes no sense to say HELLO again without changing something.
@@ -165,7 +169,7 @@ class Deliver(_Message, frozen=True):
     records: _Positive
     key: _Key
     metadata: dict[_Key, _Key]
-    dead: str
+    dead: _Reason
 
 
 class Settlement(msgspec.Struct, array_like=True, frozen=True):
@@ -210,9 +214,13 @@ def decode_from_peer(frame: bytes | memoryview) -> FromPeer:
     if len(frame) > CONTROL_BYTES_MAX:
         raise RemoteProtocolError("bad_message", f"control frame over {CONTROL_BYTES_MAX} bytes")
     try:
-        return _from_peer.decode(frame)
+        message = _from_peer.decode(frame)
     except _DECODE_ERRORS as error:
         raise RemoteProtocolError("bad_message", str(error)) from error
+    if len(frame) > PUBLISH_BYTES_MAX and isinstance(message, Publish):
+        detail = f"control frame of PUBLISH over {PUBLISH_BYTES_MAX} bytes: id, key and metadata"
+        raise RemoteProtocolError("bad_message", detail)
+    return message
 
 
 def decode_from_broker(frame: bytes | memoryview) -> FromBroker:

@@ -121,6 +121,15 @@ class BrokerSettings(Common):
     attempts_max: int = setting(
         20, "Deliveries of one message before it becomes a dead letter.", low=1, high=10_000
     )
+    retry_ms: int = setting(
+        100,
+        "Pause before a message is delivered again that its consumer wants to be tried again; "
+        "it doubles with each attempt.",
+        unit="ms",
+        low=1,
+        high=3_600_000,
+    )
+    retry_ms_max: int = setting(10_000, "Longest such pause.", unit="ms", low=1, high=3_600_000)
     heartbeat_s: float = setting(
         1.0,
         "Interval of heartbeats; a peer silent for five of them is lost.",
@@ -130,6 +139,14 @@ class BrokerSettings(Common):
     )
     peers_max: int = setting(
         4096, "Most connected producers and consumers.", unit="peers", low=1, high=100_000
+    )
+    errors_per_s_max: int = setting(
+        20,
+        "Most errors that one connection is answered in a second, and most sessions it may begin; "
+        "beyond that it is not heard.",
+        unit="errors/s",
+        low=1,
+        high=1_000_000,
     )
     drain_s: float = setting(
         10.0,

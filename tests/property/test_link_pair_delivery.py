@@ -25,6 +25,10 @@ LIMITS = BrokerLimits(
     attempts_max=10_000,
     heartbeat_ns=200 * MS,
     peers_max=200,
+    retry_ns=100_000_000,
+    retry_ns_max=1_000_000_000,
+    errors_max=20,
+    errors_ns=1_000_000_000,
 )
 #: The longest pause before a new session is 5 s. Much more would make a failure slow to find.
 HEALED_NS = 100 * SECOND

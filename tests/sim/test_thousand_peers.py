@@ -22,6 +22,10 @@ LIMITS = BrokerLimits(
     attempts_max=10_000,
     heartbeat_ns=SECOND,
     peers_max=2000,
+    retry_ns=100_000_000,
+    retry_ns_max=1_000_000_000,
+    errors_max=20,
+    errors_ns=1_000_000_000,
 )
 
 

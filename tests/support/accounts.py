@@ -29,6 +29,8 @@ class Held:
     tries: int = 0
     dead: bool = False
     lease: int = 0
+    #: It does not leave before this moment.
+    due_ns: int = 0
 
 
 @dataclass(eq=False)

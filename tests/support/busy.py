@@ -34,7 +34,7 @@ Step = tuple[str, int, int]
 STEPS = (
     ("publish", "settle", "advance") * 4
     + ("republish", "settle_any", "hello", "renew") * 2
-    + ("want", "credit", "all_ping", "give_back", "end", "mislead")
+    + ("want", "credit", "all_ping", "give_back", "end", "mislead", "offend")
 )
 _ENDS = ("bye", "lose", "gap", "garble", "over_credit", "too_large", "wrong_role", "bad_want")
 _MISLEADING = ("stale", "stale", "stranger", "greet_wrongly", "drain")
@@ -49,8 +49,13 @@ limits = st.builds(
     credit_bytes_max=st.integers(1, 30),
     lease_ns=st.integers(1, 30),
     attempts_max=st.integers(1, 4),
+    retry_ns=st.integers(1, 8),
+    retry_ns_max=st.integers(1, 40),
     heartbeat_ns=st.integers(1, 100),
     peers_max=st.integers(4, 6),
+    # Mostly so many that nobody is cut off: otherwise nothing else would be seen.
+    errors_max=st.sampled_from((1, 2, 100, 100, 100, 100)),
+    errors_ns=st.integers(1, 50),
 )
 _number = st.integers(0, 255)
 _step = st.tuples(st.sampled_from(STEPS), _number, _number)
@@ -100,9 +105,13 @@ class _Run:
             self._say(seat, Bye(seat.session, seat.heard + 1))
         last = self._join(PeerId("consumer", b"last"))
         self._say(last, Credit(last.session, 1, 10**6, 10**6))
-        while last.leases:
+        while witness.held:
             done = tuple(Settlement(lease, "ok") for lease in last.leases)
-            self._say(last, Settle(last.session, last.heard + 1, done))
+            # Without any, all that is left is paused.
+            moment = witness.now if done else max(held.due_ns for held in witness.held)
+            assert done or moment > witness.now, "P9: a message waits, and so does a consumer"
+            settle = Settle(last.session, last.heard + 1, done)
+            witness.hear(last.id, settle, None, moment)
         assert not witness.held, f"P2: {witness.held} never left"
         stats = witness.core.stats()
         assert 0 == stats.ready_bytes + stats.leased_bytes + stats.granted_bytes, "P1: room is lost"
@@ -222,6 +231,14 @@ class _Run:
         seat = self._any(a)
         stranger = PeerId("producer", b"stranger")
         self.witness.garble(seat.id if seat and b % 4 else stranger, self.witness.now)
+
+    def offend(self, a: int, b: int) -> None:
+        """One address that goes wrong again and again, and begins anew in between."""
+        offender = PeerId("consumer", b"offender")
+        if a % 4 == 0:
+            for _ in range(1 + b % 4):
+                self.witness.garble(offender, self.witness.now)
+                self.witness.hear(offender, _hello("consumer"), None, self.witness.now)
 
     def over_credit(self, a: int, b: int) -> None:
         if seat := self._pick("producer", a):

@@ -34,6 +34,10 @@ LIMITS = BrokerLimits(
     attempts_max=3,
     heartbeat_ns=1_000_000_000,
     peers_max=10,
+    retry_ns=100_000_000,
+    retry_ns_max=1_000_000_000,
+    errors_max=20,
+    errors_ns=1_000_000_000,
 )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +18,8 @@ from telemq.broker.core import BrokerCore
 from telemq.broker.credit import Credits
 from telemq.broker.inventory import Inventory
 from telemq.broker.lease import Lease, LeaseTable
+from telemq.broker.limits import BrokerLimits
+from telemq.broker.offenders import Offenders
 from telemq.broker.peers import Consumer, PeerTable, Producer
 from telemq.broker.queue import Message, ReadyQueue
 from telemq.protocol import Payload, Publish
@@ -138,8 +140,8 @@ def _grant_hands_out_crumbs() -> Iterator[None]:
 def _settled_message_stays() -> Iterator[None]:
     settle = Inventory.settle
 
-    def sticky(self: Inventory, consumer: Consumer, settlement: Any) -> Message | None:
-        if message := settle(self, consumer, settlement):
+    def sticky(self: Inventory, consumer: Consumer, said: Any, now_ns: int) -> Message | None:
+        if message := settle(self, consumer, said, now_ns):
             self._held[message.id] = message
             self.ready.give_back(message)
         return message
@@ -148,7 +150,7 @@ def _settled_message_stays() -> Iterator[None]:
         yield
 
 
-@_fault("P3")
+@_fault("P3", "P9")  # P9 if the first is paused
 def _duplicate_is_queued_twice() -> Iterator[None]:
     with patch.object(Inventory, "find", lambda self, id: None):
         yield
@@ -185,8 +187,8 @@ def _attempts_are_not_counted() -> Iterator[None]:
 def _attempt_limit_is_one_too_high() -> Iterator[None]:
     init = Inventory.__init__
 
-    def high(self: Inventory, lease_ns: int, attempts_max: int, counters: Any) -> None:
-        init(self, lease_ns, attempts_max + 1, counters)
+    def high(self: Inventory, limits: BrokerLimits, counters: Any) -> None:
+        init(self, replace(limits, attempts_max=limits.attempts_max + 1), counters)
 
     with patch.object(Inventory, "__init__", high):
         yield
@@ -205,6 +207,55 @@ def _redeliveries_leave_last_in_first_out() -> Iterator[None]:
         self._count(message, 1)
 
     with patch.object(ReadyQueue, "give_back", give_back):
+        yield
+
+
+@_fault("P9")
+def _retry_leaves_at_once() -> Iterator[None]:
+    def pause(self: ReadyQueue, message: Message, until_ns: int) -> None:
+        self.give_back(message)
+
+    with patch.object(ReadyQueue, "pause", pause):
+        yield
+
+
+@_fault("P9", "P8")
+def _pause_does_not_double() -> Iterator[None]:
+    def pause_ns(self: BrokerLimits, attempt: int) -> int:
+        return min(self.retry_ns, self.retry_ns_max)
+
+    with patch.object(BrokerLimits, "pause_ns", pause_ns):
+        yield
+
+
+@_fault("P8")
+def _deadline_ignores_pauses() -> Iterator[None]:
+    with patch.object(ReadyQueue, "next_wake_ns", lambda self: None):
+        yield
+
+
+@_fault("P9")
+def _paused_message_goes_to_the_tail() -> Iterator[None]:
+    def wake(self: ReadyQueue, now_ns: int) -> None:
+        while self._paused and self._paused[0][0] <= now_ns:
+            self._fresh.append(self._paused.pop(0)[2])
+
+    with patch.object(ReadyQueue, "wake", wake):
+        yield
+
+
+# ---- offenders ---------------------------------------------------------------------------------
+
+
+@_fault("errors", "unheard")
+def _everybody_is_answered_for_ever() -> Iterator[None]:
+    with patch.object(Offenders, "is_heard", lambda self, id, greets, now_ns: True):
+        yield
+
+
+@_fault("errors", "unheard")
+def _new_session_is_not_forgiven() -> Iterator[None]:
+    with patch.object(Offenders, "forgive", lambda self, id: None):
         yield
 
 

@@ -73,22 +73,32 @@ class Witness:
         self._tape: list[tuple[Call, bytes]] = []
         self._confirms: list[tuple[str, int]] = []
         self._error = ""
+        #: By address, and "HELLO" or "error": since when, and how many.
+        self._offences: dict[tuple[PeerId, str], tuple[int, int]] = {}
 
     # ---- events ----------------------------------------------------------------------------
 
     def hear(self, id: PeerId, message: FromPeer, payload: bytes | None, now_ns: int) -> None:
         """A message comes from a peer."""
-        self.now = max(self.now, now_ns)
-        before = None if self._on_message(id, message, payload or b"") else self.core.stats()
+        was_ns, self.now = self.now, max(self.now, now_ns)
+        woke = any(not h.lease and was_ns < h.due_ns <= self.now for h in self.held)
+        if self._is_deaf(id, "HELLO" if isinstance(message, Hello) else "error"):
+            self._ignored(lambda core: core.receive(id, message, payload, now_ns))
+            return
+        changes = self._on_message(id, message, payload or b"") or woke
+        before = None if changes else self.core.stats()
         self._call(lambda core: core.receive(id, message, payload, now_ns), id, before=before)
 
     def garble(self, id: PeerId, now_ns: int) -> None:
         """A message comes that cannot be decoded."""
         self.now = max(self.now, now_ns)
+        fault = RemoteProtocolError("bad_message", "not JSON")
+        if self._is_deaf(id, "error"):
+            self._ignored(lambda core: core.refuse(id, fault, now_ns))
+            return
         if seat := self.seats.get(id):
             self._end(seat)
         self._error = "bad_message"
-        fault = RemoteProtocolError("bad_message", "not JSON")
         self._call(lambda core: core.refuse(id, fault, now_ns), id)
 
     def lose(self, id: PeerId, now_ns: int) -> None:
@@ -123,12 +133,32 @@ class Witness:
         for call, answer in self._tape:
             promised(answer == _spelt(call(core)), "P12", "a second run answers differently")
 
+    # ---- who is not heard ------------------------------------------------------------------
+
+    def _is_deaf(self, id: PeerId, kind: str) -> bool:
+        since_ns, count = self._offences.get((id, kind), (self.now, 0))
+        fresh = self.now < since_ns + self.limits.errors_ns
+        return fresh and count >= self.limits.errors_max
+
+    def _offends(self, id: PeerId, kind: str) -> None:
+        since_ns, count = self._offences.get((id, kind), (self.now, 0))
+        if self.now >= since_ns + self.limits.errors_ns:
+            since_ns, count = self.now, 0
+        self._offences[id, kind] = since_ns, count + 1
+
+    def _ignored(self, call: Call) -> None:
+        """Let the core have an event that it must not look at; time passes all the same."""
+        unheard = self.core.stats().counters.unheard
+        self._call(call, None)
+        promised(unheard + 1 == self.core.stats().counters.unheard, "unheard", "it was answered")
+
     # ---- what the event should do ----------------------------------------------------------
 
     def _on_message(self, id: PeerId, message: FromPeer, payload: bytes) -> bool:
         """Keep account of a message; tell whether it may change anything."""
         seat = self.seats.get(id)
         if isinstance(message, Hello):
+            self._offends(id, "HELLO")
             if seat:
                 self._end(seat)
             self._error = self._hello_error(id, message)
@@ -218,6 +248,9 @@ class Witness:
                 self.leases[lease] = seat, self.now + self.limits.lease_ns
                 continue
             held = seat.leases[lease]
+            if one.outcome == "retry" or (one.outcome == "bury" and held.dead):
+                pause_ns = self.limits.retry_ns * 2 ** (held.tries - 1)
+                held.due_ns = self.now + min(pause_ns, self.limits.retry_ns_max)
             if one.outcome == "bury":
                 held.dead = True
             self._give_back(lease)
@@ -275,12 +308,14 @@ class Witness:
             case Error(code=code):
                 as_due = (code, out.peer) == (self._error, id)
                 promised(as_due, "errors", f"{code}, not {self._error!r}")
+                self._offends(out.peer, "error")
                 self._error = ""
             case Welcome(session=session, number=number):
                 promised(not self._error and out.peer == id, "errors", f"no {self._error} was sent")
                 promised(number == 1, "numbers", "WELCOME is number 1")
                 known = [*self.left, *(s.session for s in self.seats.values())]
                 promised(session not in known, "P4", "a session's token was used before")
+                self._offences.pop((out.peer, "error"), None)
                 self.seats[out.peer] = Seat(out.peer, session, self.now, self.now)
             case Confirm(session=session, numbers=numbers):
                 for number in numbers:
@@ -334,8 +369,11 @@ class Witness:
         promised(covers, "P10", "a grant too small for the next message")
 
     def head(self) -> Held | None:
-        """The message to be delivered next: those that came back first, each kind in order."""
-        ready = [h for h in self.held if not h.lease]
+        """The message to be delivered next: those that came back first, each kind in order.
+
+        One whose pause is not over does not count.
+        """
+        ready = [h for h in self.held if not h.lease and h.due_ns <= self.now]
         return min(ready, key=lambda h: (h.tries == 0, h.place), default=None)
 
     # ---- after every event -----------------------------------------------------------------
@@ -378,6 +416,7 @@ class Witness:
 
     def _check_deadline(self) -> None:
         deadlines = [until_ns for _, until_ns in self.leases.values()]
+        deadlines += [h.due_ns for h in self.held if not h.lease and h.due_ns > self.now]
         deadlines += [s.heard_ns + self._silence_ns for s in self.seats.values()]
         deadlines += [s.said_ns + self.limits.heartbeat_ns for s in self.seats.values()]
         earliest = min(deadlines, default=None)

@@ -187,3 +187,43 @@ def test_garbage_ends_the_session_of_whoever_sent_it_and_nobody_elses() -> None:
     out = scene.core.refuse(stranger.id, fault, scene.now)
     assert ("", "bad_message", "not JSON") == error(out, stranger)
     assert [] == scene.core.peer_lost(stranger.id, scene.now)
+
+
+def test_address_that_earns_error_after_error_is_not_heard_for_the_rest_of_a_second() -> None:
+    """A client with a fault sends as fast as it can, and reads nothing."""
+    scene = Scene(errors_max=3)
+    peer = scene.peer("producer")
+    answers = [len(peer.say(Ping)) for _ in range(5)]
+    assert [1, 1, 1, 0, 0] == answers
+    assert 2 == scene.core.stats().counters.unheard
+    assert 1 == len(scene.peer("producer").say(Ping)), "others are heard"
+    scene.now = 10**9
+    assert 1 == len(peer.say(Ping))
+
+
+def test_hello_is_heard_after_many_errors_and_forgives_them() -> None:
+    """The broker was started again while a hundred messages were under way to it."""
+    scene = Scene(errors_max=3)
+    peer = scene.peer("producer")
+    for _ in range(100):
+        peer.say(Ping)
+    peer.hello()
+    assert [] == peer.say(Ping)
+    peer.said += 1
+    assert "gap" == error(peer.say(Ping), peer)[1]
+
+
+def test_hellos_are_limited_too_and_leave_the_session_as_it_is() -> None:
+    """A client says HELLO in a loop: each would be answered by a WELCOME that nobody reads."""
+    scene = Scene(errors_max=3)
+    peer = scene.peer("consumer")
+    assert [1, 1, 1, 0] == [len(peer.hello()) for _ in range(4)]
+    assert 1 == scene.core.stats().consumers
+
+
+def test_offenders_remembered_are_no_more_than_twice_the_peers() -> None:
+    """Somebody opens connection after connection to say something wrong on each."""
+    scene = Scene(errors_max=3, peers_max=5)
+    for _ in range(50):
+        scene.peer("producer").say(Ping)
+    assert 10 == len(scene.core._offenders._counts)

@@ -21,6 +21,8 @@ from telemq.protocol import (
 from tests.support.peers import Peer, Scene
 
 SECOND = 10**9
+#: The first pause of `LIMITS`.
+RETRY = SECOND // 10
 
 
 def deliver(
@@ -112,13 +114,53 @@ def test_message_larger_than_the_whole_credit_is_delivered_alone() -> None:
     assert "next" in [o.message.id for o in consumer.settle(1) if isinstance(o.message, Deliver)]
 
 
-def test_retry_brings_a_message_back_ahead_of_new_ones() -> None:
+def test_retry_brings_a_message_back_after_a_pause_and_ahead_of_new_ones() -> None:
     """The database was away for a moment."""
     scene = Scene()
     producer, consumer = scene.producer(), scene.consumer(1, 1000)
+    for id in "abc":
+        producer.publish(id)
+    assert [deliver(consumer, 3, 2, "b")] == consumer.settle(1, "retry")
+    assert RETRY == scene.core.next_deadline_ns()
+    assert [] == scene.advance(RETRY)
+    out = consumer.settle(2)
+    assert [deliver(consumer, 4, 3, "a", attempt=2)] == [o for o in out if o.peer == consumer.id]
+
+
+def test_pause_doubles_with_each_attempt_up_to_its_limit() -> None:
+    """The database is away for an hour: nobody is to ask it a thousand times a second."""
+    scene = Scene(attempts_max=100, heartbeat_ns=1000 * SECOND)
+    producer, consumer = scene.producer(), scene.consumer()
     producer.publish("a")
-    producer.publish("b")
-    assert [deliver(consumer, 3, 2, "a", attempt=2)] == consumer.settle(1, "retry")
+    pauses = []
+    for attempt in range(1, 7):
+        assert [] == consumer.settle(attempt, "retry")
+        deadline = scene.core.next_deadline_ns()
+        assert deadline is not None
+        pauses.append((deadline - scene.now) / RETRY)
+        assert [] == scene.advance(deadline - scene.now - 1)
+        assert [attempt + 1] == [o.message.attempt for o in scene.advance(1) if o.payload]  # type: ignore[union-attr]
+    assert [1, 2, 4, 8, 10, 10] == pauses
+
+
+def test_paused_message_takes_room_but_keeps_nobody_waiting() -> None:
+    """One batch that cannot be stored now, among others that can."""
+    scene = Scene()
+    producer, consumer = scene.producer(), scene.consumer()
+    producer.publish("a")
+    consumer.settle(1, "retry")
+    assert (1, 1) == (scene.core.stats().ready_messages, scene.core.stats().ready_records)
+    assert ["b"] == [o.message.id for o in producer.publish("b") if o.payload]  # type: ignore[union-attr]
+
+
+def test_lost_consumer_gives_its_messages_back_without_a_pause() -> None:
+    """A collector is killed: another goes on at once."""
+    scene = Scene()
+    producer, lost = scene.producer(), scene.consumer()
+    producer.publish("a")
+    other = scene.consumer()
+    out = scene.core.peer_lost(lost.id, scene.now)
+    assert [deliver(other, 2, 2, "a", attempt=2)] == out
 
 
 def test_lease_that_runs_out_goes_to_another_and_its_late_settle_counts_for_nothing() -> None:
@@ -190,10 +232,11 @@ def test_message_at_its_attempt_limit_becomes_a_dead_letter_and_is_confirmed_whe
     scene = Scene(attempts_max=2)
     producer, consumer = scene.producer(), scene.consumer()
     producer.publish("a")
-    assert [deliver(consumer, 3, 2, "a", attempt=2)] == consumer.settle(1, "retry")
     reason = "not stored after 2 deliveries; last time its consumer asked for a retry"
-    assert [deliver(consumer, 4, 3, "a", 3, reason)] == consumer.settle(2, "retry")
-    assert [deliver(consumer, 5, 4, "a", 4, reason)] == consumer.settle(3, "retry")
+    for attempt, dead in ((2, ""), (3, reason), (4, reason)):
+        assert [] == consumer.settle(attempt - 1, "retry")
+        again = deliver(consumer, attempt + 1, attempt, "a", attempt, dead)
+        assert [again] == scene.advance(RETRY << (attempt - 2))
     assert [confirm(producer, 3, 2)] == consumer.settle(4)
     counters = scene.core.stats().counters
     assert (0, 1, 2) == (counters.settled, counters.buried, counters.redelivered)
@@ -208,7 +251,8 @@ def test_buried_message_comes_back_dead_with_its_reason(reason: str, dead: str) 
     producer, consumer = scene.producer(), scene.consumer()
     producer.publish("a")
     assert [deliver(consumer, 3, 2, "a", 2, dead)] == consumer.settle(1, "bury", reason)
-    assert [deliver(consumer, 4, 3, "a", 3, dead)] == consumer.settle(2, "bury", "again")
+    assert [] == consumer.settle(2, "bury", "again")
+    assert [deliver(consumer, 4, 3, "a", 3, dead)] == scene.advance(2 * RETRY)
     assert [confirm(producer, 3, 2)] == consumer.settle(3)
 
 

@@ -89,6 +89,24 @@ def test_wish_grows_with_the_largest_message_and_never_asks_twice() -> None:
     assert ["c"] == [m.id for m in producer.publish("c", 1, 1) if isinstance(m, Publish)]
 
 
+def test_wish_shrinks_when_the_next_message_needs_at_most_half() -> None:
+    """One huge batch must not make its producer first in line for ever."""
+    producer = _Producer()
+    producer.publish("huge", 40, 400)
+    producer.hear(Grant("s", 2, 100, 1000))
+    assert [Want("s", 3, 20, 100, 100, 1000)] == producer.publish("half", 20, 100)[:1]
+    assert [] == [m for m in producer.publish("near", 11, 60) if isinstance(m, Want)]
+    assert [Want("s", 6, 10, 60, 100, 1000)] == producer.publish("less", 10, 60)[:1]
+
+
+def test_wish_shrinks_for_fewer_bytes_alone() -> None:
+    """Messages of one record each, one of them with a megabyte."""
+    producer = _Producer()
+    producer.publish("huge", 1, 400)
+    producer.hear(Grant("s", 2, 100, 1000))
+    assert [Want("s", 3, 1, 0, 100, 1000)] == producer.publish("empty", 1, 0)[:1]
+
+
 def test_credit_must_cover_records_and_bytes() -> None:
     """Many small messages, or few large ones."""
     producer = _Producer()
@@ -228,13 +246,15 @@ def test_same_id_twice_is_the_callers_fault() -> None:
     assert 1 == producer.core.stats().waiting_messages
 
 
-@pytest.mark.parametrize(("records", "size"), [(51, 0), (1, 501)])
+@pytest.mark.parametrize(
+    ("records", "size", "flag"), [(51, 0, "--capacity-records"), (1, 501, "--message-bytes-max")]
+)
 def test_message_larger_than_the_broker_takes_is_refused_with_the_remedy(
-    records: int, size: int
+    records: int, size: int, flag: str
 ) -> None:
     """A batch size that this broker is not set up for."""
     producer = _Producer()
-    with pytest.raises(LocalProtocolError, match=r"the broker takes 50 and 500: make smaller"):
+    with pytest.raises(LocalProtocolError, match=f"the broker takes 50 and 500: make .* {flag}$"):
         producer.publish("a", records, size)
     assert 0 == producer.core.stats().waiting_messages
 
@@ -245,3 +265,15 @@ def test_kept_message_that_a_new_broker_does_not_take_is_an_error() -> None:
     producer.publish("a", 51)
     with pytest.raises(LocalProtocolError, match="a has 51 records"):
         producer.hear(welcome())
+
+
+def test_labels_too_long_for_a_publish_are_refused_before_anything_is_kept() -> None:
+    """Someone puts a document into the metadata."""
+    producer = _Producer()
+    metadata = {f"{n}": "\u00e9" * 512 for n in range(17)}
+    with pytest.raises(LocalProtocolError, match="16384 are the limit: put more into the payload"):
+        producer.core.publish("a", 1, b"", key="", metadata=metadata, now_ns=0)
+    assert 0 == producer.core.stats().waiting_messages
+    del metadata["0"], metadata["1"]
+    producer.core.publish("a", 1, b"", key="", metadata=metadata, now_ns=0)
+    assert 1 == producer.core.stats().waiting_messages

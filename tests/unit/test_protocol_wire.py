@@ -17,6 +17,7 @@ from telemq.protocol import (
     CONTROL_BYTES_MAX,
     FINAL_ERRORS,
     INTEGER_MAX,
+    PUBLISH_BYTES_MAX,
     SILENT_BEATS,
     VERSION,
     Bye,
@@ -28,6 +29,7 @@ from telemq.protocol import (
     FromPeer,
     Grant,
     Hello,
+    LeaseId,
     Ping,
     Publish,
     Renew,
@@ -243,3 +245,22 @@ def test_document_and_code_have_the_same_numbers() -> None:
         fields = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         assert most == fields[field].max_length
     assert "the reason (at most 1,000 characters)" in DOCUMENT
+
+
+def test_longest_publish_fits_into_a_deliver_with_the_longest_reason() -> None:
+    """Whoever publishes it must not break the session of whoever is to get it."""
+    metadata = {"k" * 500 + str(n): "v" * 510 for n in range(15)}
+    frame = encode(Publish("s" * 16, INTEGER_MAX, "i" * 300, 1, "k" * 300, metadata))
+    assert PUBLISH_BYTES_MAX - 500 < len(frame) <= PUBLISH_BYTES_MAX
+    publish = decode_from_peer(frame)
+    assert isinstance(publish, Publish)
+    most = INTEGER_MAX
+    deliver = Deliver(
+        *("s" * 16, most, LeaseId(most), most, most, publish.id, most, publish.key),
+        publish.metadata,
+        "\x01" * 1000,
+    )
+    assert len(encode(deliver)) <= CONTROL_BYTES_MAX
+    too_long = frame + b" " * (PUBLISH_BYTES_MAX - len(frame) + 1)
+    with pytest.raises(RemoteProtocolError, match="control frame of PUBLISH over 16384 bytes"):
+        decode_from_peer(too_long)

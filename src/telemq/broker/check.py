@@ -74,6 +74,7 @@ def _check_deadline(core: BrokerCore) -> None:
     beat = core.limits.heartbeat_ns
     peers = core._peers.all()
     deadlines = [lease.until_ns for lease in core._inventory.leases.all()]
+    deadlines += [until_ns for until_ns, _, _ in core._inventory.ready._paused]
     deadlines += [p.heard_ns + core._peers.silence_ns for p in peers]
     deadlines += [p.said_ns + beat for p in peers]
     assert core.next_deadline_ns() == min(deadlines, default=None), "P8: not the earliest deadline"

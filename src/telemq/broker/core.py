@@ -6,7 +6,8 @@ give the same answers, byte for byte. There is one door for each kind of event (
 
     publish -> READY -> LEASED -> settled ok -> CONFIRM to the producer
                  ^         |
-                 |         |-- retry, lease ended, or session ended: back, attempt + 1
+                 |         |-- lease or session ended: back at once, attempt + 1
+                 |         |-- retry: back after a pause, attempt + 1
                  '---------'-- attempts at the limit, or bury: dead, delivered as a dead letter
                                until a consumer has kept it; then CONFIRM, too
 
@@ -19,8 +20,10 @@ P4  A lease has a live owner.
 P5  Delivered and unsettled is within the consumer's credit (one message alone may be larger).
 P6  A message that is not dead is delivered at most `attempts_max` times.
 P7  After `advance(t)` no lease ends at or before t, and no peer is over its silence.
-P8  `next_deadline_ns` is the earliest live deadline.
-P9  First deliveries leave in order of arrival; those that came back before them, in order.
+P8  `next_deadline_ns` is the earliest live deadline: of a lease, a pause or a peer.
+P9  First deliveries leave in order of arrival. A message that came back leaves before them, once
+    its pause is over; those that came back and are not paused leave in order of arrival. Only one
+    that was settled `retry` is paused, for a time that doubles with its attempts.
 P10 A grant never exceeds its limits.
 P11 Settling or renewing a lease that has ended changes nothing.
 P12 Same inputs, same outputs.
@@ -37,6 +40,7 @@ from typing import NamedTuple
 from telemq.broker.credit import Credits
 from telemq.broker.inventory import Inventory
 from telemq.broker.limits import BrokerLimits
+from telemq.broker.offenders import Offenders
 from telemq.broker.peers import Consumer, Peer, PeerId, PeerTable, Producer
 from telemq.broker.queue import Message
 from telemq.broker.stats import BrokerStats, Counters
@@ -47,7 +51,6 @@ from telemq.protocol import (
     Bye,
     Confirm,
     Credit,
-    Deliver,
     Error,
     FromBroker,
     FromPeer,
@@ -95,8 +98,9 @@ class BrokerCore:
         self.limits = limits
         self._peers = PeerTable(secret, limits.heartbeat_ns, SILENT_BEATS * limits.heartbeat_ns)
         self._counters = Counters()
-        self._inventory = Inventory(limits.lease_ns, limits.attempts_max, self._counters)
+        self._inventory = Inventory(limits, self._counters)
         self._credits = Credits(limits)
+        self._offenders = Offenders(limits)
         self._confirms: dict[str, list[int]] = {}
         self._draining = False
         self._now = 0
@@ -117,7 +121,9 @@ class BrokerCore:
         """
         self._now = max(now_ns, self._now)
         try:
-            if isinstance(message, Hello):
+            if not self._hears(id, isinstance(message, Hello)):
+                pass
+            elif isinstance(message, Hello):
                 self._hello(id, message)
             else:
                 self._dispatch(id, message, payload)
@@ -128,8 +134,9 @@ class BrokerCore:
     def refuse(self, id: PeerId, error: RemoteProtocolError, now_ns: int) -> list[Outgoing]:
         """End the session at an address that sent what cannot even be decoded."""
         self._now = max(now_ns, self._now)
-        peer = self._peers.at(id)
-        self._refuse(id, peer.session if peer else "", error)
+        if self._hears(id, False):
+            peer = self._peers.at(id)
+            self._refuse(id, peer.session if peer else "", error)
         return self._settle_up()
 
     def peer_lost(self, id: PeerId, now_ns: int) -> list[Outgoing]:
@@ -167,7 +174,11 @@ class BrokerCore:
 
     def next_deadline_ns(self) -> int | None:
         """Give when `advance` has something to do next, or None when nothing is pending."""
-        deadlines = (self._inventory.leases.next_end_ns(), self._peers.next_deadline_ns())
+        deadlines = (
+            self._inventory.leases.next_end_ns(),
+            self._inventory.ready.next_wake_ns(),
+            self._peers.next_deadline_ns(),
+        )
         return min((d for d in deadlines if d is not None), default=None)
 
     def name_of(self, id: PeerId) -> str:
@@ -177,11 +188,8 @@ class BrokerCore:
 
     def stats(self) -> BrokerStats:
         """Give a frozen snapshot of all counts."""
-        ready, leases, oldest = (
-            self._inventory.ready,
-            self._inventory.leases,
-            self._inventory.oldest(),
-        )
+        held = self._inventory
+        ready, leases, oldest = held.ready, held.leases, held.oldest()
         roles = [peer.id.role for peer in self._peers.all()]
         return BrokerStats(
             counters=self._counters.copy(),
@@ -197,6 +205,7 @@ class BrokerCore:
             capacity_bytes=self.limits.capacity_bytes,
             producers=roles.count("producer"),
             consumers=roles.count("consumer"),
+            producers_waiting=self._credits.waiting,
             oldest_ns=self._now - oldest.arrived_ns if oldest else 0,
             draining=self._draining,
         )
@@ -209,7 +218,13 @@ class BrokerCore:
 
     # ---- sessions --------------------------------------------------------------------------
 
+    def _hears(self, id: PeerId, greets: bool) -> bool:
+        heard = self._offenders.is_heard(id, greets, self._now)
+        self._counters.unheard += not heard
+        return heard
+
     def _hello(self, id: PeerId, hello: Hello) -> None:
+        self._offenders.note(id, True, self._now)
         if peer := self._peers.at(id):
             self._end(peer, "its consumer began anew")
         if hello.version.partition(".")[0] != VERSION.partition(".")[0]:
@@ -224,6 +239,7 @@ class BrokerCore:
             raise RemoteProtocolError("closing", "the broker is draining")
         peer = self._peers.open(id, hello.name, self._now)
         self._counters.sessions += 1
+        self._offenders.forgive(id)
         welcome = Welcome(
             peer.session,
             self._number(peer),
@@ -256,6 +272,7 @@ class BrokerCore:
 
     def _refuse(self, id: PeerId, session: str, error: RemoteProtocolError) -> None:
         self._counters.refused[error.code] = self._counters.refused.get(error.code, 0) + 1
+        self._offenders.note(id, False, self._now)
         peer = self._peers.at(id)
         if peer is not None and peer.session == session:
             self._end(peer, "its consumer broke the protocol")
@@ -346,7 +363,7 @@ class BrokerCore:
         match message:
             case Settle():
                 for settlement in message.settlements:
-                    done = self._inventory.settle(consumer, settlement)
+                    done = self._inventory.settle(consumer, settlement, self._now)
                     if done and self._peers.of(done.session):
                         self._confirms.setdefault(done.session, []).append(done.number)
             case Credit():
@@ -382,18 +399,7 @@ class BrokerCore:
         lease_ms = max(1, self.limits.lease_ns // 1_000_000)
         for lease in self._inventory.deliver(self._now):
             consumer, message = lease.consumer, lease.message
-            deliver = Deliver(
-                consumer.session,
-                self._number(consumer),
-                lease.id,
-                lease_ms,
-                message.attempt,
-                message.id,
-                message.records,
-                message.key,
-                message.metadata,
-                message.dead,
-            )
+            deliver = lease.deliver(self._number(consumer), lease_ms)
             self._out.append(Outgoing(consumer.id, deliver, message.payload))
 
     def _number(self, peer: Peer) -> int:

@@ -1,7 +1,8 @@
 """All the messages that a broker holds, waiting or lent, and their way between the two.
 
 A consumer's death, a lease that ran out, a retry: all are the same event here, a message that goes
-back to the head of the queue. Only here do the totals of P2 change.
+back to the head of the queue; after a retry, once a pause is over. Only here do the totals of P2
+change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from telemq.broker.lease import Lease, LeaseTable
+from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer
 from telemq.broker.queue import Message, ReadyQueue
 from telemq.broker.stats import Counters
@@ -22,15 +24,14 @@ class Inventory:
     """Every held message, by id, in the queue and by lease.
 
     Args:
-        lease_ns: how long a delivery may stay unsettled.
-        attempts_max: deliveries of a message before it is dead.
+        limits: of the broker.
         counters: where to count.
     """
 
-    def __init__(self, lease_ns: int, attempts_max: int, counters: Counters) -> None:
+    def __init__(self, limits: BrokerLimits, counters: Counters) -> None:
         self.ready = ReadyQueue()
-        self.leases = LeaseTable(lease_ns)
-        self._attempts_max = attempts_max
+        self.leases = LeaseTable(limits.lease_ns)
+        self._limits = limits
         self._counters = counters
         #: By id, in order of arrival.
         self._held: dict[str, Message] = {}
@@ -71,8 +72,8 @@ class Inventory:
 
     def deliver(self, now_ns: int) -> Iterator[Lease]:
         """Lend what can be lent, turn by turn to the consumers that have room."""
-        while len(self.ready) and self._ring:
-            message = self.ready.head()
+        self.ready.wake(now_ns)
+        while self._ring and (message := self.ready.head()):
             consumer = self._ring.popleft()
             if not consumer.fits(message.records, message.size_bytes):
                 consumer.in_ring = False
@@ -86,7 +87,7 @@ class Inventory:
             consumer.out_bytes += message.size_bytes
             yield lease
 
-    def settle(self, consumer: Consumer, settlement: Settlement) -> Message | None:
+    def settle(self, consumer: Consumer, settlement: Settlement, now_ns: int) -> Message | None:
         """Do what a consumer says of one of its leases.
 
         Returns:
@@ -97,11 +98,13 @@ class Inventory:
             self._counters.stale_settles += 1
             return None
         message = lease.message
-        if settlement.outcome == "retry":
-            self._give_back(lease, "its consumer asked for a retry")
+        if settlement.outcome == "retry" or (settlement.outcome == "bury" and message.dead):
+            # A dead letter cannot be buried again: whoever tries cannot keep it now.
+            until_ns = now_ns + self._limits.pause_ns(message.attempt)
+            self._give_back(lease, "its consumer asked for a retry", until_ns)
             return None
         if settlement.outcome == "bury":
-            message.dead = message.dead or settlement.reason or "buried without a reason"
+            message.dead = settlement.reason or "buried without a reason"
             self._give_back(lease, "")
             return None
         self._end(lease)
@@ -133,14 +136,17 @@ class Inventory:
         for lease in list(consumer.leases.values()):
             self._give_back(lease, why)
 
-    def _give_back(self, lease: Lease, why: str) -> None:
+    def _give_back(self, lease: Lease, why: str, until_ns: int | None = None) -> None:
         self._end(lease)
         message = lease.message
         if not message.dead:
             self._counters.redelivered += 1
-            if message.attempt >= self._attempts_max:
+            if message.attempt >= self._limits.attempts_max:
                 message.dead = f"not stored after {message.attempt} deliveries; last time {why}"
-        self.ready.give_back(message)
+        if until_ns is None:
+            self.ready.give_back(message)
+        else:
+            self.ready.pause(message, until_ns)
 
     def _end(self, lease: Lease) -> None:
         consumer = lease.consumer

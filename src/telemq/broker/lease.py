@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from telemq.broker.queue import Message
-from telemq.protocol import LeaseId
+from telemq.protocol import Deliver, LeaseId
 
 if TYPE_CHECKING:
     from telemq.broker.peers import Consumer
@@ -36,6 +36,22 @@ class Lease:
     message: Message
     consumer: Consumer
     until_ns: int
+
+    def deliver(self, number: int, lease_ms: int) -> Deliver:
+        """Give the DELIVER for it, as the session's n-th message."""
+        message = self.message
+        return Deliver(
+            self.consumer.session,
+            number,
+            self.id,
+            lease_ms,
+            message.attempt,
+            message.id,
+            message.records,
+            message.key,
+            message.metadata,
+            message.dead,
+        )
 
 
 class LeaseTable:

@@ -19,8 +19,13 @@ class BrokerLimits:
         credit_bytes_max: most unspent credit of a producer beyond its next message.
         lease_ns: how long a delivery may stay unsettled.
         attempts_max: deliveries before a message is dead.
+        retry_ns: pause before a message that was settled `retry` leaves again; it doubles with each
+            attempt.
+        retry_ns_max: the longest such pause.
         heartbeat_ns: interval of PING.
         peers_max: most sessions.
+        errors_max: most errors, and most HELLOs, for which one address is answered in `errors_ns`.
+        errors_ns: how long they are counted.
     """
 
     capacity_records: int
@@ -30,8 +35,12 @@ class BrokerLimits:
     credit_bytes_max: int
     lease_ns: int
     attempts_max: int
+    retry_ns: int
+    retry_ns_max: int
     heartbeat_ns: int
     peers_max: int
+    errors_max: int
+    errors_ns: int
 
     @property
     def largest_records(self) -> int:
@@ -42,3 +51,8 @@ class BrokerLimits:
     def largest_bytes(self) -> int:
         """Most payload bytes in one message."""
         return min(self.message_bytes_max, self.capacity_bytes)
+
+    def pause_ns(self, attempt: int) -> int:
+        """Give how long a message waits that was settled `retry` at its n-th attempt."""
+        # A dead letter is tried without limit: the shift must not grow with it.
+        return min(self.retry_ns << min(attempt - 1, 40), self.retry_ns_max)

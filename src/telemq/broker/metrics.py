@@ -33,6 +33,8 @@ METRICS = (
     _Row("granted_bytes", "gauge", "Credit not spent, in bytes.", lambda s: s.granted_bytes),
     _Row("capacity_records", "gauge", "Room, in records.", lambda s: s.capacity_records),
     _Row("capacity_bytes", "gauge", "Room, in bytes.", lambda s: s.capacity_bytes),
+    _Row("waiting_producers", "gauge", "Producers that wait for room for their next message.",
+         lambda s: s.producers_waiting),
     _Row("oldest_message_seconds", "gauge", "Age of the oldest message held.",
          lambda s: s.oldest_ns / 1e9),
     _Row("accepted_messages", "counter", "Messages taken in.", lambda s: s.counters.accepted),
@@ -51,6 +53,9 @@ METRICS = (
          lambda s: s.counters.stale_settles),
     _Row("silent_peers", "counter", "Sessions ended by silence.",
          lambda s: s.counters.peers_silent),
+    _Row("unheard_messages", "counter",
+         "Messages of connections that had earned too many errors.",
+         lambda s: s.counters.unheard),
     _Row("sessions", "counter", "Sessions begun.", lambda s: s.counters.sessions),
 )  # fmt: skip
 

@@ -62,11 +62,13 @@ class Producer(Peer):
         credit_records: granted and not spent.
         credit_bytes: granted and not spent.
         wish: its standing WANT, or None.
+        grants: how many it has had.
     """
 
     credit_records: int = 0
     credit_bytes: int = 0
     wish: Want | None = None
+    grants: int = 0
 
 
 @dataclass(slots=True, eq=False)

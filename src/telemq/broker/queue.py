@@ -4,6 +4,9 @@ A message is READY (here), LEASED (with a consumer, see `lease`) or gone. First 
 order of arrival. A message that came back leaves before all that were never delivered, and those
 that came back leave in order of arrival among themselves: a consumer's death must not send its
 work to the end of a long queue.
+
+A message that its consumer wants to be *tried again later* comes back with a moment before which
+it does not leave; it is READY all the while, so it takes room, but nobody waits behind it.
 """
 
 from __future__ import annotations
@@ -56,11 +59,13 @@ class ReadyQueue:
     def __init__(self) -> None:
         self._fresh: deque[Message] = deque()
         self._returned: list[tuple[int, Message]] = []
+        #: By the moment when the pause is over; those with the same moment in order of arrival.
+        self._paused: list[tuple[int, int, Message]] = []
         self.records = 0
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._fresh) + len(self._returned)
+        return len(self._fresh) + len(self._returned) + len(self._paused)
 
     def append(self, message: Message) -> None:
         """Add a message that was never delivered; arrivals come in order of `place`."""
@@ -72,19 +77,38 @@ class ReadyQueue:
         heapq.heappush(self._returned, (message.place, message))
         self._count(message, 1)
 
-    def head(self) -> Message:
-        """Show the next message to leave; the queue must not be empty."""
-        return self._returned[0][1] if self._returned else self._fresh[0]
+    def pause(self, message: Message, until_ns: int) -> None:
+        """Add a message that was delivered before and does not leave before a moment."""
+        heapq.heappush(self._paused, (until_ns, message.place, message))
+        self._count(message, 1)
+
+    def wake(self, now_ns: int) -> None:
+        """Let those whose pause is over by now leave, ahead of all that were never delivered."""
+        while self._paused and self._paused[0][0] <= now_ns:
+            _, place, message = heapq.heappop(self._paused)
+            heapq.heappush(self._returned, (place, message))
+
+    def next_wake_ns(self) -> int | None:
+        """Give when the next pause is over, or None when there is none."""
+        return self._paused[0][0] if self._paused else None
+
+    def head(self) -> Message | None:
+        """Show the next message to leave, or None if there is none or all are paused."""
+        if self._returned:
+            return self._returned[0][1]
+        return self._fresh[0] if self._fresh else None
 
     def pop(self) -> Message:
-        """Take the next message; the queue must not be empty."""
+        """Take the message that is the head; there must be one."""
         message = heapq.heappop(self._returned)[1] if self._returned else self._fresh.popleft()
         self._count(message, -1)
         return message
 
     def in_order(self) -> list[Message]:
-        """List all, next to leave first; for checks, not for the hot path."""
-        return [m for _, m in sorted(self._returned, key=lambda e: e[0])] + list(self._fresh)
+        """List all, next to leave first, paused ones last; for checks, not for the hot path."""
+        returned = [m for _, m in sorted(self._returned, key=lambda e: e[0])]
+        paused = [m for _, _, m in sorted(self._paused, key=lambda e: e[:2])]
+        return [*returned, *self._fresh, *paused]
 
     def _count(self, message: Message, sign: int) -> None:
         self.records += sign * message.records

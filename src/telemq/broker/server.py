@@ -14,6 +14,7 @@ from collections import deque
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
+from telemq.broker.pressure import Pressure
 from telemq.broker.sockets import Routers
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
@@ -43,8 +44,12 @@ def limits_of(settings: BrokerSettings) -> BrokerLimits:
         credit_bytes_max=settings.credit_bytes_max,
         lease_ns=int(settings.lease_s * _SECOND),
         attempts_max=settings.attempts_max,
+        retry_ns=settings.retry_ms * 1_000_000,
+        retry_ns_max=settings.retry_ms_max * 1_000_000,
         heartbeat_ns=int(settings.heartbeat_s * _SECOND),
         peers_max=settings.peers_max,
+        errors_max=settings.errors_per_s_max,
+        errors_ns=_SECOND,
     )
 
 
@@ -193,7 +198,7 @@ def _serve(
     until: float | None = None,
 ) -> None:
     """Serve until stopped; or, given `until`, until nothing is held or that moment."""
-    next_snapshot = 0.0
+    next_snapshot, pressure = 0.0, Pressure()
     while True:
         if until is None:
             if stop.is_set():
@@ -205,3 +210,4 @@ def _serve(
         if now >= next_snapshot:
             next_snapshot = now + _SNAPSHOT_S
             metrics.snapshot = server.core.stats()
+            pressure.note(metrics.snapshot)

@@ -24,6 +24,7 @@ class Counters:
         stale_messages: messages of an earlier session of the same connection.
         sessions: sessions begun.
         peers_silent: sessions ended by silence.
+        unheard: messages of connections that had earned too many errors.
         refused: errors sent, by code.
     """
 
@@ -39,6 +40,7 @@ class Counters:
     stale_messages: int = 0
     sessions: int = 0
     peers_silent: int = 0
+    unheard: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> Counters:
@@ -64,6 +66,7 @@ class BrokerStats:
         capacity_bytes: the room.
         producers: sessions of producers.
         consumers: sessions of consumers.
+        producers_waiting: those of them that wait for room for their next message.
         oldest_ns: age of the oldest message held.
         draining: no credit is granted any more.
     """
@@ -81,5 +84,6 @@ class BrokerStats:
     capacity_bytes: int
     producers: int
     consumers: int
+    producers_waiting: int
     oldest_ns: int
     draining: bool

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import zmq
 
@@ -37,10 +37,13 @@ _LINGER_MS = 500
 class _Link:
     """What both kinds of link share: connection, polling and the commands of their core."""
 
-    def __init__(self, endpoint: str, core: ProducerCore | ConsumerCore) -> None:
+    def __init__(
+        self, endpoint: str, core: ProducerCore | ConsumerCore, context: zmq.Context[Any] | None
+    ) -> None:
         self._endpoint = endpoint
         self._core = core
-        self._context = zmq.Context()
+        self._context: zmq.Context[Any] = context or zmq.Context()
+        self._owns_context = context is None
         self._socket: zmq.Socket[bytes] | None = None
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -49,6 +52,11 @@ class _Link:
         self._log = get(broker=endpoint)
         self._results: list[Command] = []
         self._check_endpoint()
+
+    @property
+    def socket(self) -> zmq.Socket[bytes] | None:
+        """The socket that has input when a `poll` would; another one after each reconnect."""
+        return self._socket
 
     @property
     def connected(self) -> bool:
@@ -76,7 +84,8 @@ class _Link:
         self._run(self._core.session.bye(monotonic_ns()))
         if self._socket is not None:
             self._socket.close(linger=_LINGER_MS)
-        self._context.term()
+        if self._owns_context:
+            self._context.term()
         self._waker.close()
         self._woken.close()
 
@@ -178,7 +187,8 @@ class _Link:
             try:
                 probe.connect(self._endpoint)
             except zmq.ZMQError as error:
-                self._context.destroy(linger=0)
+                if self._owns_context:
+                    self._context.destroy(linger=0)
                 self._waker.close()
                 self._woken.close()
                 accepted = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601"
@@ -202,6 +212,7 @@ class ProducerLink(_Link):
         name: for the broker's log.
         window_records: most unconfirmed records.
         window_bytes: most unconfirmed payload bytes.
+        context: to share with other links of the same thread; by default the link has its own.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -209,11 +220,19 @@ class ProducerLink(_Link):
 
     _core: ProducerCore
 
-    def __init__(self, endpoint: str, *, name: str, window_records: int, window_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        name: str,
+        window_records: int,
+        window_bytes: int,
+        context: zmq.Context[Any] | None = None,
+    ) -> None:
         core = ProducerCore(
             name, window_records=window_records, window_bytes=window_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core)
+        super().__init__(endpoint, core, context)
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -272,6 +291,7 @@ class ConsumerLink(_Link):
         name: for the broker's log.
         credit_records: most records delivered and not settled.
         credit_bytes: most payload bytes delivered and not settled.
+        context: to share with other links of the same thread; by default the link has its own.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -279,11 +299,19 @@ class ConsumerLink(_Link):
 
     _core: ConsumerCore
 
-    def __init__(self, endpoint: str, *, name: str, credit_records: int, credit_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        name: str,
+        credit_records: int,
+        credit_bytes: int,
+        context: zmq.Context[Any] | None = None,
+    ) -> None:
         core = ConsumerCore(
             name, credit_records=credit_records, credit_bytes=credit_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core)
+        super().__init__(endpoint, core, context)
 
     def poll(self, timeout_s: float) -> list[Delivery]:
         """Do all input and output; give the messages delivered since the last call.

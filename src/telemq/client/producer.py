@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.protocol import (
+    INTEGER_MAX,
+    PUBLISH_BYTES_MAX,
     Confirm,
     FromBroker,
     Grant,
@@ -21,12 +23,18 @@ from telemq.protocol import (
     Return,
     Want,
     Welcome,
+    encode,
 )
 
 __all__ = ["ProducerCore", "ProducerStats"]
 
 #: Credit that was not used for this long goes back; docs/protocol.md, Producers.
 _IDLE_NS = 100_000_000
+#: Characters of id, key and metadata up to which a PUBLISH is not too long, however many bytes
+#: each takes (six at most); looking closer costs as much as sending it.
+_LABEL_CHARACTERS = 1000
+#: As long as any session and number.
+_ANY_SESSION = "0" * 64
 
 
 @dataclass(slots=True, eq=False)
@@ -105,12 +113,13 @@ class ProducerCore:
         """Take over a message until it is confirmed; it is sent as soon as there is credit.
 
         Raises:
-            LocalProtocolError: that id is kept already, or the message is larger than the broker
-                takes; nothing was changed.
+            LocalProtocolError: that id is kept already, or the message, or its labels, are larger
+                than the broker takes; nothing was changed.
         """
         if id in self._ids:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
         outbound = _Outbound(id, records, key, metadata, payload)
+        _check_labels(outbound)
         self._check_size(outbound)
         self._ids[id] = outbound
         self._waiting.append(outbound)
@@ -231,12 +240,24 @@ class ProducerCore:
         return commands
 
     def _want(self, head: _Outbound, now_ns: int) -> list[Command]:
-        """Say what is wanted, if that is new: the largest message so far sets the least."""
+        """Say what is wanted, if that is new: enough for the next message.
+
+        A larger one raises the least; one that needs half or less of it lowers it, since the broker
+        serves those first whose credit is below their least. In between it stays, so that messages
+        of nearly one size need one WANT.
+        """
         size_bytes = len(head.payload)
-        if self._wishes and (
-            head.records <= self._least_records and size_bytes <= self._least_bytes
+        shrinks = _is_half(head.records, self._least_records) or _is_half(
+            size_bytes, self._least_bytes
+        )
+        if (
+            self._wishes
+            and not shrinks
+            and (head.records <= self._least_records and size_bytes <= self._least_bytes)
         ):
             return []
+        if shrinks:
+            self._least_records = self._least_bytes = 0
         self._least_records = max(self._least_records, head.records)
         self._least_bytes = max(self._least_bytes, size_bytes)
         self._wishes = True
@@ -269,8 +290,32 @@ class ProducerCore:
             return
         size_bytes = len(outbound.payload)
         if outbound.records > welcome.message_records_max or size_bytes > welcome.message_bytes_max:
+            remedies = [
+                (outbound.records > welcome.message_records_max, "--capacity-records"),
+                (size_bytes > welcome.message_bytes_max, "--message-bytes-max"),
+            ]
+            flags = " and ".join(flag for is_over, flag in remedies if is_over)
             raise LocalProtocolError(
                 f"{outbound.id} has {outbound.records} records and {size_bytes} bytes; the broker "
                 f"takes {welcome.message_records_max} and {welcome.message_bytes_max}: "
-                "make smaller batches, or raise the broker's --message-bytes-max"
+                f"make smaller batches, or raise the broker's {flags}"
             )
+
+
+def _is_half(need: int, least: int) -> bool:
+    return need < least and 2 * need <= least
+
+
+def _check_labels(outbound: _Outbound) -> None:
+    labels = [outbound.id, outbound.key, *outbound.metadata, *outbound.metadata.values()]
+    if sum(map(len, labels)) + len(labels) <= _LABEL_CHARACTERS:
+        return
+    publish = Publish(
+        _ANY_SESSION, INTEGER_MAX, outbound.id, INTEGER_MAX, outbound.key, outbound.metadata
+    )
+    size_bytes = len(encode(publish))
+    if size_bytes > PUBLISH_BYTES_MAX:
+        raise LocalProtocolError(
+            f"{outbound.id[:100]}: id, key and metadata take {size_bytes} bytes of a PUBLISH; "
+            f"{PUBLISH_BYTES_MAX} are the limit: put more into the payload"
+        )
