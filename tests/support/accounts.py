@@ -29,6 +29,7 @@ class Held:
     tries: int = 0
     dead: bool = False
     lease: int = 0
+    synced: bool = False
 
 
 @dataclass(eq=False)

@@ -15,7 +15,8 @@ PURE = {
     "telemq.setting", "telemq.settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
-    "telemq.broker.stats", "telemq.broker.check",
+    "telemq.broker.stats", "telemq.broker.check", "telemq.broker.entries",
+    "telemq.broker.journaled",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher",
 }  # fmt: skip
