@@ -107,11 +107,13 @@ class BrokerServer:
 
     def close(self) -> None:
         """Say BYE to all peers and free the sockets; what is noted goes into the journal."""
-        self._exchange(monotonic_ns())
-        self._send(self.core.close())
-        if self._keeper is not None:
-            self._keeper.close()
-        self._routers.close()
+        try:
+            self._exchange(monotonic_ns())
+            self._send(self.core.close())
+        finally:
+            if self._keeper is not None:
+                self._keeper.close()
+            self._routers.close()
 
     def journal_stats(self) -> JournalStats | None:
         """Give a frozen snapshot of the journal; None without one."""
