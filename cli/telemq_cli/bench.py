@@ -37,13 +37,16 @@ def broker(
     producers: Count = 1,
     consumers: Count = 1,
     runs: Runs = 3,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Beside a broker with a journal instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Carry records through a broker, beside libzmq's own proxy, which promises nothing."""
     from telemq.bench.broker import BrokerLoad, bench_broker
 
     load = BrokerLoad(records, batch_records, record_bytes, producers, consumers)
-    raise typer.Exit(outcome(lambda: _report(bench_broker(load, runs), as_json)))
+    raise typer.Exit(outcome(lambda: _report(bench_broker(load, runs, journal=journal), as_json)))
 
 
 @bench.command()

@@ -155,6 +155,32 @@ class BrokerSettings(Common):
         low=0,
         high=3600,
     )
+    journal: str = setting(
+        "",
+        "Directory of the journal: messages are confirmed once they are on disk there, and outlive"
+        " the broker; empty means none.",
+    )
+    journal_segment_bytes: int = setting(
+        64 * 2**20,
+        "Length of a journal file from which on a new one begins.",
+        unit="bytes",
+        low=64 * 2**10,
+        high=2**32,
+    )
+    journal_bytes_max: int = setting(
+        4 * 2**30,
+        "Most bytes of all journal files; at least four segments and largest messages.",
+        unit="bytes",
+        low=2**20,
+        high=2**50,
+    )
+    journal_sync_ms: float = setting(
+        5.0,
+        "Least time from one fsync of the journal to the next; one serves all that came meanwhile.",
+        unit="ms",
+        low=0,
+        high=10_000,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,13 @@ def test_broker_carries_every_record_beside_the_proxy() -> None:
     assert all(part.peak_bytes > 0 for r in runs for part in r.parts)
 
 
+def test_broker_carries_every_record_beside_itself_with_a_journal() -> None:
+    """Somebody wants to know what the journal costs on their disk."""
+    runs = list(bench_broker(BrokerLoad(20_000, 100, 50, 1, 1), 1, journal=True))
+    assert ["telemq broker", "with a journal"] == [r.subject for r in runs]
+    assert [20_000, 20_000] == [r.records for r in runs]
+
+
 def test_broker_bench_notices_a_lost_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subject that loses messages must not come out as the fastest."""
     monkeypatch.setattr(broker, "_consume", _consume_all_but_one)

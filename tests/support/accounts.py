@@ -31,6 +31,7 @@ class Held:
     lease: int = 0
     #: It does not leave before this moment.
     due_ns: int = 0
+    synced: bool = False
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ from telemq.protocol import (
 from tests.support.accounts import Seat
 from tests.support.witness import Witness
 
-__all__ = ["STEPS", "Step", "limits", "play", "steps"]
+__all__ = ["STEPS", "Step", "journaled_steps", "limits", "play", "steps"]
 
 Outcome = Literal["ok", "retry", "bury"]
 Step = tuple[str, int, int]
@@ -63,16 +63,28 @@ _step = st.tuples(st.sampled_from(STEPS), _number, _number)
 steps = st.integers(0, 80).flatmap(lambda n: st.lists(_step, min_size=n, max_size=n))
 
 
-def play(bounds: BrokerLimits, plan: list[Step]) -> Witness:
+#: The same for a broker with a journal.
+journaled_steps = st.integers(0, 80).flatmap(
+    lambda n: st.lists(
+        st.tuples(st.sampled_from(STEPS + ("synced",) * 5 + ("stall",)), _number, _number),
+        min_size=n,
+        max_size=n,
+    )
+)
+
+
+def play(bounds: BrokerLimits, plan: list[Step], *, journaled: bool = False) -> Witness:
     """Make a busy broker take every step, then let its queue run empty; gives the witness.
 
     Raises:
         AssertionError: naming the promise that was broken.
     """
-    run = _Run(bounds)
+    run = _Run(bounds, journaled=journaled)
     run.become_busy()
     for kind, a, b in plan:
         getattr(run, kind)(a, b)
+        if journaled:
+            run.witness.check_notes()
     run.run_empty()
     run.witness.replay()
     return run.witness
@@ -81,8 +93,8 @@ def play(bounds: BrokerLimits, plan: list[Step]) -> Witness:
 class _Run:
     """Turns numbers into events that fit the state: ids, leases and sessions that exist or did."""
 
-    def __init__(self, bounds: BrokerLimits) -> None:
-        self.witness = Witness(bounds)
+    def __init__(self, bounds: BrokerLimits, *, journaled: bool) -> None:
+        self.witness = Witness(bounds, journaled=journaled)
         self.bounds = bounds
         self._routes = 0
         self._ids = 0
@@ -190,6 +202,16 @@ class _Run:
     def drain(self, a: int, b: int) -> None:
         if a % 3 == 0:
             self.witness.drain(self.witness.now)
+
+    # ---- the journal -----------------------------------------------------------------------
+
+    def synced(self, a: int, b: int) -> None:
+        """To a message that is held, or to all that was ever accepted; sometimes back."""
+        places = [h.place for h in self.witness.held] or [0]
+        self.witness.sync(places[-1] if b % 4 == 0 else places[a % len(places)])
+
+    def stall(self, a: int, b: int) -> None:
+        self.witness.stall(b % 2 == 0)
 
     def end(self, a: int, b: int) -> None:
         getattr(self, _ENDS[b % len(_ENDS)])(a, b // len(_ENDS))

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.entries import Append, Forget, Retried
+from telemq.broker.journaled import JournaledCore
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.broker.stats import BrokerStats, Counters
@@ -47,6 +49,7 @@ class Witness:
 
     Args:
         limits: of the core.
+        journaled: it confirms what is synced, not only what is settled.
 
     Attributes:
         seats: open sessions, by address.
@@ -57,8 +60,9 @@ class Witness:
         left: tokens of sessions that are over.
     """
 
-    def __init__(self, limits: BrokerLimits) -> None:
-        self.core = BrokerCore(limits, _SECRET)
+    def __init__(self, limits: BrokerLimits, *, journaled: bool = False) -> None:
+        self._kind = JournaledCore if journaled else BrokerCore
+        self.core = self._kind(limits, _SECRET)
         self.limits = limits
         self.now = 0
         self._silence_ns = SILENT_BEATS * limits.heartbeat_ns
@@ -69,6 +73,9 @@ class Witness:
         self.gone: list[str] = []
         self.left: list[str] = []
         self.draining = False
+        self.stalled = False
+        #: By place: ids of messages that a journal was told of, and not told to forget.
+        self.noted: dict[int, str] = {}
         self._accepted = 0
         self._tape: list[tuple[Call, bytes]] = []
         self._confirms: list[tuple[str, int]] = []
@@ -127,9 +134,38 @@ class Witness:
         self.draining = True
         self._call(lambda core: core.drain(now_ns), None)
 
+    def sync(self, place: int) -> None:
+        """The journal has come as far as a place."""
+        now_ns = self.now
+        for held in self.held:
+            if held.place <= place and not held.synced:
+                held.synced = True
+                self._expect_confirm(held)
+        self._call(lambda core: _journaled(core).synced(place, now_ns), None)
+
+    def stall(self, stalled: bool) -> None:
+        """The journal can take no more, or goes on."""
+        now_ns = self.now
+        self.stalled = stalled
+        self._call(lambda core: _journaled(core).stall(stalled, now_ns), None)
+
+    def check_notes(self) -> None:
+        """What the core noted must tell a journal exactly what is held (a journaled core's)."""
+        for note in _journaled(self.core).notes():
+            match note:
+                case Append(message):
+                    self.noted[message.place] = message.id
+                case Forget(place):
+                    del self.noted[place]
+                case Retried(place, attempt, dead):
+                    held = next((h for h in self.held if h.place == place), None)
+                    current = held is None or (held.tries >= attempt and held.dead >= bool(dead))
+                    promised(current, "notes", f"attempts of {place} are made up")
+        promised({h.place: h.id for h in self.held} == self.noted, "notes", "not what is held")
+
     def replay(self) -> None:
         """Give all events to a second core, which must answer the same (P12)."""
-        core = BrokerCore(self.limits, _SECRET)
+        core = self._kind(self.limits, _SECRET)
         for call, answer in self._tape:
             promised(answer == _spelt(call(core)), "P12", "a second run answers differently")
 
@@ -143,8 +179,12 @@ class Witness:
     def _offends(self, id: PeerId, kind: str) -> None:
         since_ns, count = self._offences.get((id, kind), (self.now, 0))
         if self.now >= since_ns + self.limits.errors_ns:
+            self._offences.pop((id, kind), None)
             since_ns, count = self.now, 0
         self._offences[id, kind] = since_ns, count + 1
+        # So many are remembered, as the broker's memory must be bounded.
+        if len(self._offences) > 2 * self.limits.peers_max:
+            del self._offences[next(iter(self._offences))]
 
     def _ignored(self, call: Call) -> None:
         """Let the core have an event that it must not look at; time passes all the same."""
@@ -210,6 +250,8 @@ class Witness:
                 same = [h for h in self.held if h.id == id]
                 if same:
                     same[0].session, same[0].number = seat.session, message.number
+                    if same[0].synced:
+                        self._confirms.append((seat.session, message.number))
                 else:
                     self._accepted += 1
                     place, number = self._accepted, message.number
@@ -257,9 +299,13 @@ class Witness:
             if one.outcome == "ok":
                 self.held.remove(held)
                 self.gone.append(held.id)
-                if any(s.session == held.session for s in self.seats.values()):
-                    self._confirms.append((held.session, held.number))
+                if not held.synced:
+                    self._expect_confirm(held)
         return changes
+
+    def _expect_confirm(self, held: Held) -> None:
+        if any(s.session == held.session for s in self.seats.values()):
+            self._confirms.append((held.session, held.number))
 
     def _end(self, seat: Seat) -> None:
         del self.seats[seat.id]
@@ -355,6 +401,7 @@ class Witness:
 
     def _on_grant(self, seat: Seat, grant: Grant) -> None:
         promised(not self.draining, "P10", "a grant while draining")
+        promised(not self.stalled, "P10", "a grant while the journal is stalled")
         seat.records += grant.records
         seat.size += grant.bytes
         wish, limits = seat.wish, self.limits
@@ -412,7 +459,11 @@ class Witness:
             and w.least_bytes <= limits.capacity_bytes - size
             for w in stuck
         )
-        promised(not fits or self.draining, "P1", "room is left, yet a producer waits for it")
+        promised(
+            not fits or self.draining or self.stalled,
+            "P1",
+            "room is left, yet a producer waits for it",
+        )
 
     def _check_deadline(self) -> None:
         deadlines = [until_ns for _, until_ns in self.leases.values()]
@@ -426,6 +477,11 @@ class Witness:
         consumers = [s for s in self.seats.values() if s.id.role == "consumer"]
         idle = [s for s in consumers if s.records and s.size and not s.leases]
         promised(not (idle and self.head()), "P9", "a message waits, and so does a consumer")
+
+
+def _journaled(core: BrokerCore) -> JournaledCore:
+    assert isinstance(core, JournaledCore)
+    return core
 
 
 def _spelt(out: list[Outgoing]) -> bytes:

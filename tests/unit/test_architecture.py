@@ -16,6 +16,8 @@ PURE = {
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
+    "telemq.broker.entries",
+    "telemq.broker.journaled",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 
 import zmq
 
@@ -64,14 +65,17 @@ class BrokerLoad:
         return self.messages * self.producers
 
 
-def bench_broker(load: BrokerLoad, runs: int) -> Iterator[Run]:
-    """Measure `runs` times, turn by turn, the broker and the proxy.
+def bench_broker(load: BrokerLoad, runs: int, *, journal: bool = False) -> Iterator[Run]:
+    """Measure `runs` times, turn by turn, the broker, and the proxy or the broker with a journal.
 
     Raises:
         TelemqError: a record was lost or doubled, or a process died.
     """
     for _ in range(runs):
         yield _run("telemq broker", _serve_broker, _produce, _consume, load)
+        if journal:
+            yield _run("with a journal", _serve_journaled, _produce, _consume, load)
+            continue
         yield _run("zmq.proxy", _serve_proxy, _push, _pull, load)
 
 
@@ -115,12 +119,18 @@ def _run(
     return Run(subject, records, ended - min(begun), parts)
 
 
-def _serve_broker(pipe: Connection, load: BrokerLoad) -> None:
+def _serve_journaled(pipe: Connection, load: BrokerLoad) -> None:
+    with TemporaryDirectory(prefix="telemq-bench-") as directory:
+        _serve_broker(pipe, load, directory)
+
+
+def _serve_broker(pipe: Connection, load: BrokerLoad, journal: str = "") -> None:
     configure("warning")
     settings = BrokerSettings(
         producer_bind="tcp://127.0.0.1:0",
         consumer_bind="tcp://127.0.0.1:0",
         message_bytes_max=max(8 * 2**20, load.message_bytes),
+        journal=journal,
     )
     server = BrokerServer(settings)
     pipe.send((server.producer_endpoint, server.consumer_endpoint))

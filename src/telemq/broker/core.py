@@ -13,8 +13,9 @@ give the same answers, byte for byte. There is one door for each kind of event (
 
 Promises, each checked by `check()` or by a property of its own (tests/property):
 
-P1  ready + leased + granted and not spent never exceeds the capacity, in records or in bytes.
-P2  accepted = settled + buried + ready + leased.
+P1  ready + leased + granted and not spent never exceeds the capacity, in records or in bytes; what
+    a journal brought back may, if the capacity was lowered, but nothing is granted then.
+P2  accepted + restored = settled + buried + ready + leased.
 P3  A message is in exactly one place.
 P4  A lease has a live owner.
 P5  Delivered and unsettled is within the consumer's credit (one message alone may be larger).
@@ -103,6 +104,9 @@ class BrokerCore:
         self._offenders = Offenders(limits)
         self._confirms: dict[str, list[int]] = {}
         self._draining = False
+        #: See `journaled`: no credit while the journal can take no more.
+        self._stalled = False
+        self._place = 0
         self._now = 0
         self._out: list[Outgoing] = []
 
@@ -342,6 +346,7 @@ class BrokerCore:
             self._counters.duplicates += 1
             held.session, held.number = producer.session, publish.number
             return
+        self._place += 1
         self._inventory.add(
             Message(
                 publish.id,
@@ -350,7 +355,7 @@ class BrokerCore:
                 publish.key,
                 publish.metadata,
                 payload,
-                place=self._counters.accepted + 1,
+                place=self._place,
                 arrived_ns=self._now,
                 session=producer.session,
                 number=publish.number,
@@ -388,7 +393,7 @@ class BrokerCore:
                 self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
         self._confirms.clear()
         self._deliver()
-        if not self._draining:
+        if not (self._draining or self._stalled):
             held = self._inventory
             for producer, records, size_bytes in self._credits.grant(held.records, held.size_bytes):
                 grant = Grant(producer.session, self._number(producer), records, size_bytes)

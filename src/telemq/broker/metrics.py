@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from telemq.broker.keeper import JournalStats, journal_metrics
 from telemq.broker.stats import BrokerStats
 
 __all__ = ["METRICS", "BrokerMetrics"]
@@ -40,6 +41,8 @@ METRICS = (
     _Row("accepted_messages", "counter", "Messages taken in.", lambda s: s.counters.accepted),
     _Row("accepted_records", "counter", "Records taken in.",
          lambda s: s.counters.accepted_records),
+    _Row("restored_messages", "counter", "Messages that the journal brought back.",
+         lambda s: s.counters.restored),
     _Row("settled_messages", "counter", "Messages stored.", lambda s: s.counters.settled),
     _Row("settled_records", "counter", "Records stored.", lambda s: s.counters.settled_records),
     _Row("buried_messages", "counter", "Messages kept as dead letters.",
@@ -65,20 +68,27 @@ class BrokerMetrics(Collector):
 
     Args:
         snapshot: the first one.
+        journal: the first one of the journal, if there is one.
 
     Attributes:
         snapshot: replaced as a whole, so that a reader never sees half of one.
+        journal: the same of the journal; None without one.
         registry: for the ops server.
     """
 
-    def __init__(self, snapshot: BrokerStats) -> None:
+    def __init__(self, snapshot: BrokerStats, journal: JournalStats | None = None) -> None:
         self.snapshot = snapshot
+        self.journal = journal
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def not_ready(self) -> str | None:
         """Say why no producer should come here, or None."""
-        return "draining" if self.snapshot.draining else None
+        if self.snapshot.draining:
+            return "draining"
+        if self.journal is not None and self.journal.stalled:
+            return f"the journal is stalled: {self.journal.stalled}"
+        return None
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of the latest snapshot."""
@@ -96,3 +106,5 @@ class BrokerMetrics(Collector):
         for code, count in sorted(stats.counters.refused.items()):
             refused.add_metric([code], count)
         yield refused
+        if self.journal is not None:
+            yield from journal_metrics(self.journal)

@@ -12,6 +12,8 @@ import time
 from collections import deque
 
 from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.journaled import JournaledCore
+from telemq.broker.keeper import JournalStats, Keeper
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.pressure import Pressure
@@ -70,8 +72,15 @@ class BrokerServer:
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
-        self.core = BrokerCore(limits_of(settings), os.urandom(32))
-        self._routers = Routers(settings, self.core.limits.largest_bytes)
+        self.core, self._keeper = _core_of(settings)
+        try:
+            self._routers = Routers(settings, self.core.limits.largest_bytes)
+        except BaseException:
+            if self._keeper is not None:
+                self._keeper.close()
+            raise
+        if self._keeper is not None:
+            self._routers.watch(self._keeper.wakeup.fileno())
         self.producer_endpoint = self._routers.endpoints["producer"]
         self.consumer_endpoint = self._routers.endpoints["consumer"]
         self._log = get()
@@ -88,6 +97,7 @@ class BrokerServer:
             wait_ms = max(0, min(wait_ms, -(-(deadline_ns - now_ns) // 1_000_000)))
         taken = [self._take_in(role) for role in self._routers.wait(wait_ms)]
         now_ns = monotonic_ns()
+        self._exchange(now_ns)
         # After a stall, what peers have said meanwhile is heard before any is taken for silent.
         if max(taken, default=0) >= _BURST and now_ns < self._advanced_ns + _SECOND:
             return
@@ -101,9 +111,29 @@ class BrokerServer:
         self._send(self.core.drain(monotonic_ns()))
 
     def close(self) -> None:
-        """Say BYE to all peers and free the sockets."""
-        self._send(self.core.close())
-        self._routers.close()
+        """Say BYE to all peers and free the sockets; what is noted goes into the journal."""
+        try:
+            self._exchange(monotonic_ns())
+            self._send(self.core.close())
+        finally:
+            if self._keeper is not None:
+                self._keeper.close()
+            self._routers.close()
+
+    def journal_stats(self) -> JournalStats | None:
+        """Give a frozen snapshot of the journal; None without one."""
+        return None if self._keeper is None else self._keeper.stats
+
+    def messages_at_risk(self) -> int:
+        """Tell how many messages would be gone if this process ended now."""
+        if isinstance(self.core, JournaledCore):
+            return self.core.unsynced_messages()
+        stats = self.core.stats()
+        return stats.ready_messages + stats.leased_messages
+
+    def _exchange(self, now_ns: int) -> None:
+        if self._keeper is not None and isinstance(self.core, JournaledCore):
+            self._send(self._keeper.exchange(self.core, now_ns))
 
     def _take_in(self, role: Role) -> int:
         count = 0
@@ -148,6 +178,14 @@ class BrokerServer:
         )
 
 
+def _core_of(settings: BrokerSettings) -> tuple[BrokerCore, Keeper | None]:
+    limits, secret = limits_of(settings), os.urandom(32)
+    if not settings.journal:
+        return BrokerCore(limits, secret), None
+    core = JournaledCore(limits, secret)
+    return core, Keeper(settings, core)
+
+
 def run(settings: BrokerSettings, stop: threading.Event) -> int:
     """Run a broker until stopped and drained; gives the exit code.
 
@@ -157,7 +195,7 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
     """
     log = get()
     server = BrokerServer(settings)
-    metrics = BrokerMetrics(server.core.stats())
+    metrics = BrokerMetrics(server.core.stats(), server.journal_stats())
     try:
         ops = OpsServer(
             settings.ops_address,
@@ -178,7 +216,7 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
         try:
             _serve(server, metrics, stop)
             server.drain()
-            log.info("broker draining", held=_held(server))
+            log.info("broker draining", held=_held(server), at_risk=server.messages_at_risk())
             _serve(server, metrics, stop, until=time.monotonic() + settings.drain_s)
         finally:
             log.info("broker stopped", held=_held(server))
@@ -197,13 +235,13 @@ def _serve(
     stop: threading.Event,
     until: float | None = None,
 ) -> None:
-    """Serve until stopped; or, given `until`, until nothing is held or that moment."""
+    """Serve until stopped; or, given `until`, until nothing can be lost or that moment."""
     next_snapshot, pressure = 0.0, Pressure()
     while True:
         if until is None:
             if stop.is_set():
                 return
-        elif time.monotonic() >= until or not _held(server):
+        elif time.monotonic() >= until or not server.messages_at_risk():
             return
         server.step(_WAIT_MAX_MS)
         now = time.monotonic()
@@ -211,3 +249,4 @@ def _serve(
             next_snapshot = now + _SNAPSHOT_S
             metrics.snapshot = server.core.stats()
             pressure.note(metrics.snapshot)
+            metrics.journal = server.journal_stats()

@@ -117,6 +117,10 @@ class Routers:
         self._sockets[role] = router
         return router.getsockopt_string(zmq.LAST_ENDPOINT)
 
+    def watch(self, descriptor: int) -> None:
+        """Let `wait` end when a descriptor can be read, too."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
     def wait(self, wait_ms: int) -> list[Role]:
         """Wait for input; gives the roles that have some."""
         ready = dict(self._poller.poll(wait_ms))

@@ -14,6 +14,7 @@ class Counters:
     Attributes:
         accepted: messages taken into the queue.
         accepted_records: records in them.
+        restored: messages that the journal brought back.
         duplicates: publishes of an id that was held already.
         settled: messages that a consumer stored.
         settled_records: records in them.
@@ -30,6 +31,7 @@ class Counters:
 
     accepted: int = 0
     accepted_records: int = 0
+    restored: int = 0
     duplicates: int = 0
     settled: int = 0
     settled_records: int = 0

@@ -1,0 +1,202 @@
+"""Runs of a journal that is written, failed and cut off; and what must be true of it each time."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+from hypothesis import strategies as st
+
+from telemq.broker import entries
+from telemq.broker.entries import Append, Forget, Retried
+from telemq.broker.journal import Journal
+from telemq.broker.queue import Message
+from tests.support.accounts import promised
+from tests.support.disks import CrashDisk
+
+__all__ = ["Entry", "journal_steps", "live", "message", "play_journal"]
+
+Entry = tuple[str, int, int]
+SEGMENT_BYTES, BYTES_MAX, MESSAGE_BYTES_MAX = 400, 5000, 120
+#: So small that limits are met with few messages.
+_ABOUT_BYTES_MAX = 200
+
+_STEPS = ("append", "sync") * 4 + ("forget",) * 3 + ("retried", "crash", "trouble", "no_space")
+journal_steps = st.integers(0, 80).flatmap(
+    lambda n: st.lists(
+        st.tuples(st.sampled_from(_STEPS), st.integers(0, 255), st.integers(0, 255)),
+        min_size=n,
+        max_size=n,
+    )
+)
+
+
+def message(place: int, size_bytes: int = 10, id: str = "") -> Message:
+    """Make a message whose payload can be told from all others."""
+    payload = (b"%d " % place * size_bytes)[:size_bytes]
+    id = id or f"m#{place}"
+    return Message(id, 1 + place % 7, size_bytes, "k", {"a": "b"}, payload, place, 0, "", 0)
+
+
+def live(journal: Journal) -> list[int]:
+    """List the places of the messages that a journal found."""
+    return [m.place for m in journal.messages]
+
+
+def play_journal(plan: list[Entry]) -> dict[str, int]:
+    """Make a journal take every step, then crash and be read again; counts what was met.
+
+    Raises:
+        AssertionError: naming the promise that was broken.
+    """
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        patch.object(entries, "_ABOUT_BYTES_MAX", _ABOUT_BYTES_MAX),
+    ):
+        run = _Run(Path(scratch))
+        try:
+            for kind, a, b in plan:
+                getattr(run, kind)(a, b)
+                run.look()
+            run.crash(255, 0)
+            run.run_empty()
+        finally:
+            run.journal.close()
+    return run.met
+
+
+class _Run:
+    """A journal, and a plain account of what it was told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.disk = CrashDisk()
+        self.met: dict[str, int] = {}
+        #: Held, and of those, confirmed; forgotten, and of those, for good.
+        self.held: dict[int, Message] = {}
+        self.tries: dict[int, int] = {}
+        self.confirmed: set[int] = set()
+        self.gone: set[int] = set()
+        self.gone_for_good: set[int] = set()
+        self.place = 0
+        self.journal = self._open()
+
+    def _open(self) -> Journal:
+        self.disk.adopt(self.directory)
+        return Journal(
+            self.directory,
+            segment_bytes=SEGMENT_BYTES,
+            bytes_max=BYTES_MAX,
+            message_bytes_max=MESSAGE_BYTES_MAX,
+            now_ns=0,
+            disk=self.disk,
+        )
+
+    # ---- steps -----------------------------------------------------------------------------
+
+    def append(self, a: int, b: int) -> None:
+        for _ in range(1 + a % 8):
+            self.place += 1
+            self.held[self.place] = message(self.place, b % (MESSAGE_BYTES_MAX + 1))
+            self.journal.keep([Append(self.held[self.place])])
+
+    def forget(self, a: int, b: int) -> None:
+        """Several at once, so that segments become empty; now and then all but the oldest."""
+        places = list(self.held)
+        first = a % (len(places) + 1)
+        chosen = places[1:] if b % 16 == 0 else places[first : first + 1 + b % 8]
+        for place in chosen:
+            del self.held[place]
+            self.gone.add(place)
+            self.journal.keep([Forget(place)])
+
+    def retried(self, a: int, b: int) -> None:
+        if self.held:
+            place = list(self.held)[a % len(self.held)]
+            held = self.held[place]
+            held.attempt += 1
+            held.dead = held.dead or ("dead" if b % 8 == 0 else "")
+            self.journal.keep([Retried(place, held.attempt, held.dead)])
+
+    def sync(self, a: int, b: int) -> None:
+        self.journal.sync()
+        self._count("stalled" if self.journal.stalled else "synced")
+        self._count("limit" if "limit" in self.journal.stalled else "free")
+        self.confirmed |= {p for p in self.held if p <= self.journal.synced_place()}
+        if not self.journal.has_pending:
+            self.gone_for_good |= self.gone
+            self.tries = {p: m.attempt for p, m in self.held.items()}
+
+    def trouble(self, a: int, b: int) -> None:
+        """The next call of one kind fails."""
+        calls = ("sync", "sync", "write", "create", "cut", "remove", "sync_directory")
+        code = errno.ENOSPC if b % 3 == 0 else errno.EIO
+        self.disk.fail[calls[a % len(calls)]] = code
+
+    def no_space(self, a: int, b: int) -> None:
+        """The disk is full, soon; or space has returned."""
+        self.disk.free_bytes = None if b % 2 else 4 * a
+
+    def crash(self, a: int, b: int) -> None:
+        """The power fails, or (a is 255) only the process ends; then a new life begins."""
+        self.disk.fail.clear()
+        self.disk.free_bytes = None
+        self.disk.crash(a / 255, ghosts=b % 2 == 1)
+        self._leave()
+        self.journal = self._open()
+        self._count("crash")
+        self._check_found()
+
+    def run_empty(self) -> None:
+        """All that is left is forgotten: all space must come back."""
+        self.journal.keep([Forget(place) for place in self.held])
+        self.held.clear()
+        for _ in range(3):
+            self.journal.sync()
+        least = SEGMENT_BYTES + MESSAGE_BYTES_MAX + 400
+        promised(not self.journal.stalled, "goes on", self.journal.stalled)
+        promised(self.journal.used_bytes <= 2 * least, "reclaim", "dead segments stay")
+
+    # ---- checks ----------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Check what must hold at any time."""
+        used = sum(path.stat().st_size for path in self.directory.glob("*.journal"))
+        promised(self.disk.peak_bytes <= BYTES_MAX, "limit", f"{self.disk.peak_bytes} bytes")
+        # A removal that failed half way is not counted before it is done.
+        is_counted = used == self.journal.used_bytes or (
+            self.journal.stalled and used < self.journal.used_bytes
+        )
+        promised(bool(is_counted), "limit", "bytes are miscounted")
+
+    def _check_found(self) -> None:
+        found = self.journal.messages
+        places = [m.place for m in found]
+        promised(places == sorted(places), "order", f"{places}")
+        promised(self.confirmed & set(self.held) <= set(places), "lost", "confirmed, not there")
+        promised(not self.gone_for_good & set(places), "back", "forgotten, and there again")
+        promised(set(places) <= set(self.held) | self.gone, "made up", "never told")
+        for one in found:
+            told = message(one.place, one.size_bytes)
+            same = (told.id, told.records, told.key, told.metadata, told.payload)
+            promised(
+                same == (one.id, one.records, one.key, one.metadata, one.payload), "changed", one.id
+            )
+            promised(one.attempt >= self.tries.get(one.place, 0), "attempts", "fewer than before")
+        promised(not self.journal.found.corrupt_entries, "corrupt", "a crash is no corruption")
+        # What was never confirmed is published again by its producer: here, under a new place.
+        self.place = max(self.place, self.journal.synced_place())
+        promised(self.journal.synced_place() >= max(places, default=0), "place", "used again")
+        self.held = {m.place: m for m in found}
+        self.tries = {m.place: m.attempt for m in found}
+        self.confirmed = set(places)
+        self.gone -= set(places)
+
+    def _leave(self) -> None:
+        self.journal._active = None  # its descriptor died in the crash
+        self.journal.close()
+
+    def _count(self, what: str) -> None:
+        self.met[what] = self.met.get(what, 0) + 1

@@ -1,0 +1,253 @@
+"""Faults to plant in the journal and in the rules beside it, to see that the tests catch them.
+
+`JOURNAL_FAULTS` and `JOURNALED_FAULTS` give, by name, the fault and what a test may name for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+from telemq.broker import journal as journal_module
+from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.inventory import Inventory
+from telemq.broker.journal import Journal
+from telemq.broker.journaled import JournaledCore, _Noting
+from telemq.broker.peers import Producer
+from telemq.broker.queue import Message
+from telemq.broker.recovery import Contents, read_journal
+from telemq.protocol import Payload, Publish
+from tests.support.disks import CrashDisk
+from tests.support.planted import Fault
+
+__all__ = ["JOURNALED_FAULTS", "JOURNAL_FAULTS"]
+
+JOURNAL_FAULTS: dict[str, Fault] = {}
+JOURNALED_FAULTS: dict[str, Fault] = {}
+
+Plant = Callable[[], Iterator[None]]
+
+
+def _fault(faults: dict[str, Fault], *breaks: str) -> Callable[[Plant], None]:
+    def keep(plant: Plant) -> None:
+        faults[plant.__name__.strip("_")] = Fault(
+            contextlib.contextmanager(plant), frozenset(breaks)
+        )
+
+    return keep
+
+
+# ---- the journal -------------------------------------------------------------------------------
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _confirmed_before_the_fsync() -> Iterator[None]:
+    with patch.object(Journal, "synced_place", lambda self: self._last_place):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _fsync_is_left_out() -> Iterator[None]:
+    with patch.object(CrashDisk, "sync", lambda self, fd: None):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "back", "reclaim")
+def _forget_is_not_written() -> Iterator[None]:
+    forget = Journal._forget
+
+    def silent(self: Journal, place: int) -> None:
+        forget(self, place)
+        self._forgets.clear()
+
+    with patch.object(Journal, "_forget", silent):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost", "back")
+def _fsync_that_failed_is_tried_again() -> Iterator[None]:
+    fail = Journal._fail
+
+    def trusting(self: Journal, error: OSError) -> None:
+        if not self._is_syncing:
+            fail(self, error)
+            return
+        with contextlib.suppress(OSError):
+            self._flush()
+
+    with patch.object(Journal, "_fail", trusting):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost", "corrupt", "back", "limit")
+def _segment_goes_on_after_a_failed_write() -> Iterator[None]:
+    def careless(self: Journal, segment: object, *, is_doubtful: bool) -> None:
+        del self, segment, is_doubtful
+
+    fail = Journal._fail
+
+    def going_on(self: Journal, error: OSError) -> None:
+        active = self._active
+        fail(self, error)
+        self._active = active
+
+    with patch.object(Journal, "_give_up", careless), patch.object(Journal, "_fail", going_on):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "back")
+def _any_empty_segment_is_removed() -> Iterator[None]:
+    def eager(self: Journal) -> None:
+        for segment in [s for s in self._segments if s is not self._active and not s.live]:
+            self._disk.remove(segment.path)
+            self._disk.sync_directory(self._directory)
+            self._segments.remove(segment)
+            self._next_number = segment.number + 1
+            self.used_bytes -= segment.size_bytes
+
+    # A gap in the numbers would give it away at once; here it must be the promise that does.
+    with patch.object(Journal, "_remove_gone", eager), _gaps_are_not_noticed():
+        yield
+
+
+@contextlib.contextmanager
+def _gaps_are_not_noticed() -> Iterator[None]:
+    read = read_journal
+
+    def blind(directory: Path) -> object:
+        contents = read(directory)
+        contents.missing.clear()
+        return contents
+
+    with patch.object(journal_module, "read_journal", blind):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _directory_is_not_synced() -> Iterator[None]:
+    with patch.object(CrashDisk, "sync_directory", lambda self, path: None):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _copied_messages_are_let_go_before_the_copy_is_safe() -> Iterator[None]:
+    plan = Journal._plan_moves
+
+    def hasty(self: Journal) -> bool:
+        planned = plan(self)
+        if planned:
+            for place in self._moves:
+                _, segment = self._where.pop(place)
+                self.live_bytes -= segment.live.pop(place)
+            self._remove_gone()
+        return planned
+
+    with patch.object(Journal, "_plan_moves", hasty):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "limit")
+def _limit_is_not_kept() -> Iterator[None]:
+    add = Journal._add
+
+    def boundless(self: Journal, encode: object, what: object, most_bytes: int) -> int:
+        return add(self, encode, what, 2**60)  # type: ignore[arg-type]  # passed on
+
+    with patch.object(Journal, "_add", boundless):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "reclaim", "goes on", "limit")
+def _dead_segments_stay() -> Iterator[None]:
+    with patch.object(Journal, "_remove_gone", lambda self: None):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "corrupt")
+def _torn_end_is_not_cut() -> Iterator[None]:
+    recover = Journal._recover
+
+    def sparing(self: Journal, found: Contents, now_ns: int) -> list[Message]:
+        for segment in found.segments:
+            segment.torn = None
+        return recover(self, found, now_ns)
+
+    with patch.object(Journal, "_recover", sparing):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "attempts")
+def _retries_are_not_written() -> Iterator[None]:
+    keep = Journal.keep
+
+    def quiet(self: Journal, notes: list[object]) -> None:
+        keep(self, notes)  # type: ignore[arg-type]  # passed on
+        self._retried.clear()
+
+    with patch.object(Journal, "keep", quiet):
+        yield
+
+
+# ---- the rules beside it -----------------------------------------------------------------------
+
+
+@_fault(JOURNALED_FAULTS, "confirms")
+def _confirm_at_once() -> Iterator[None]:
+    add = _Noting.add
+    publish = JournaledCore._publish
+
+    def hasty(self: JournaledCore, producer: Producer, message: Publish, payload: Payload) -> None:
+        publish(self, producer, message, payload)
+        if held := self._inventory.find(message.id):
+            self._confirm(held)
+
+    with patch.object(JournaledCore, "_publish", hasty), patch.object(_Noting, "add", add):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "confirms")
+def _duplicate_of_a_synced_message_is_confirmed_when_settled() -> Iterator[None]:
+    with patch.object(JournaledCore, "_publish", BrokerCore._publish):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "confirms")
+def _confirmed_again_when_settled() -> Iterator[None]:
+    confirm = JournaledCore._confirm
+
+    def forgetful(self: JournaledCore, message: Message) -> None:
+        session = message.session
+        confirm(self, message)
+        message.session = session
+
+    with patch.object(JournaledCore, "_confirm", forgetful):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "confirms")
+def _synced_confirms_one_too_many() -> Iterator[None]:
+    synced = JournaledCore.synced
+
+    def generous(self: JournaledCore, place: int, now_ns: int) -> list[Outgoing]:
+        return synced(self, place + 1, now_ns)
+
+    with patch.object(JournaledCore, "synced", generous):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "P10")
+def _stall_is_ignored() -> Iterator[None]:
+    def deaf(self: JournaledCore, stalled: bool, now_ns: int) -> list[Outgoing]:
+        self._now = max(now_ns, self._now)
+        return self._settle_up()
+
+    with patch.object(JournaledCore, "stall", deaf):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "notes")
+def _settled_message_is_not_forgotten() -> Iterator[None]:
+    with patch.object(_Noting, "settle", Inventory.settle):
+        yield
