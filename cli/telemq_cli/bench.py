@@ -15,8 +15,9 @@ from telemq_cli.outcome import outcome
 
 if TYPE_CHECKING:
     from telemq.bench.measure import Run
+    from telemq.bench.peers import PeerRun
 
-__all__ = ["bench", "broker", "pipeline"]
+__all__ = ["bench", "broker", "peers", "pipeline"]
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what this machine can do.")
 app.add_typer(bench, name="bench")
@@ -83,6 +84,45 @@ def pipeline(
             return _report(bench_pipeline(load, server, runs), as_json)
 
     raise typer.Exit(outcome(measure))
+
+
+@bench.command()
+def peers(
+    *,
+    producers: Annotated[int, typer.Option(min=1, max=20_000, help="Greedy producers.")] = 1000,
+    consumers: Annotated[int, typer.Option(min=1, max=20_000, help="Consumers.")] = 100,
+    batch_records: Batch = 100,
+    seconds: Annotated[float, typer.Option(min=0.5, max=3600, help="Time measured.")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """Carry records between very many peers, and see how even their shares are."""
+    from telemq.bench.peers import PeerLoad, bench_peers
+
+    load = PeerLoad(producers, consumers, batch_records, seconds)
+    raise typer.Exit(outcome(lambda: _show_peers(bench_peers(load), as_json)))
+
+
+def _show_peers(run: PeerRun, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    if as_json:
+        typer.echo(json.dumps(asdict(run)))
+        return 0
+    empty, idle, peak = (size / 1e6 for size in run.broker_bytes)
+    least, mean, most, deviation = run.shares
+    typer.echo(f"all peers had a session after {run.connected_s:.1f} s")
+    typer.echo(f"{run.records_per_s:,.0f} records/s confirmed, {run.lost} sessions lost")
+    typer.echo(
+        f"records of each producer: {least:,} to {most:,}, mean {mean:,.0f}, "
+        f"deviation {deviation / mean if mean else 0:.1%}"
+    )
+    least, mean, most = run.consumed
+    typer.echo(f"messages of each consumer: {least:,} to {most:,}, mean {mean:,.0f}")
+    typer.echo(
+        f"broker: {empty:.0f} MB alone, {idle:.0f} MB with all peers idle, {peak:.0f} MB at most, "
+        f"{run.broker_descriptors} descriptors, {run.broker_cpu_share:.0%} of a core"
+    )
+    return 0
 
 
 def _report(runs: Iterator[Run], as_json: bool) -> int:

@@ -8,6 +8,7 @@ import pytest
 from telemq.bench import broker, pipeline
 from telemq.bench.broker import BrokerLoad, bench_broker
 from telemq.bench.measure import Part, Run, Worker, ratio, summarise
+from telemq.bench.peers import PeerLoad, bench_peers
 from telemq.bench.pipeline import PipelineLoad, bench_pipeline
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
@@ -61,6 +62,19 @@ def test_broker_bench_notices_a_lost_message(monkeypatch: pytest.MonkeyPatch) ->
 def _consume_all_but_one(pipe: object, endpoint: str) -> tuple[int, float]:
     messages, at = broker._consume(pipe, endpoint)  # type: ignore[arg-type]  # as Worker calls it
     return messages - 1, at
+
+
+def test_many_peers_are_measured_each() -> None:
+    """Somebody wants to know how even the shares of thirty producers are."""
+    seen = bench_peers(PeerLoad(producers=30, consumers=5, batch_records=10, seconds=1.0))
+    least, mean, most, _ = seen.shares
+    assert 0 < least <= mean <= most
+    assert seen.records_per_s == pytest.approx(30 * mean)
+    assert 0 < seen.consumed[0] <= seen.consumed[2]
+    empty, idle, peak = seen.broker_bytes
+    assert 0 < empty <= idle <= peak
+    assert seen.broker_descriptors > 35
+    assert 0 == seen.lost
 
 
 def test_pipeline_stores_every_row_beside_a_bare_copy(dsn: str) -> None:

@@ -153,6 +153,23 @@ def test_paused_message_takes_room_but_keeps_nobody_waiting() -> None:
     assert ["b"] == [o.message.id for o in producer.publish("b") if o.payload]  # type: ignore[union-attr]
 
 
+def test_stuck_consumer_keeps_what_it_holds_and_nobody_else_waits() -> None:
+    """A collector hangs with its credit full; its heartbeats go on."""
+    scene = Scene(heartbeat_ns=1000 * SECOND)
+    producer, stuck, other = scene.producer(), scene.consumer(2, 1000), scene.consumer(2, 1000)
+    to = []
+    for n in range(20):
+        for out in producer.publish(f"{n}"):
+            if out.payload:
+                to.append(out.peer)
+        for lease in [lease.id for lease in scene.core._inventory.leases.all()]:
+            other.settle(lease)
+        assert n < 3 or 2 == scene.core.stats().leased_messages
+    assert [stuck.id, stuck.id] == [peer for peer in to if peer == stuck.id]
+    assert 18 == to.count(other.id)
+    assert 0 == scene.core.stats().ready_messages
+
+
 def test_lost_consumer_gives_its_messages_back_without_a_pause() -> None:
     """A collector is killed: another goes on at once."""
     scene = Scene()
@@ -412,3 +429,38 @@ def test_broker_without_peers_has_no_deadline() -> None:
     assert scene.core.next_deadline_ns() is None
     assert [] == scene.advance(SECOND)
     assert "" == scene.core.name_of(scene.peer("producer").id)
+
+
+def test_credit_of_a_new_producer_begins_small_and_doubles() -> None:
+    """The first of a thousand producers finds an empty broker, and is not to take all of it."""
+    scene = Scene(capacity_records=10**6, credit_records_max=10**5, credit_bytes_max=10**6)
+    producer = scene.producer(records=0)
+    granted = []
+    out = producer.say(Want, 1, 0, 10**6, 0)
+    for _ in range(9):
+        grants = [o.message for o in out if isinstance(o.message, Grant)]
+        granted.append(grants[0].records)
+        out = producer.say(Return, granted[-1], 0)
+    assert [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 100_000, 100_000] == granted
+
+
+def test_first_grant_covers_a_message_larger_than_the_beginning() -> None:
+    """Batches of 5,000 records are not split for it."""
+    scene = Scene(capacity_records=10**6, credit_records_max=10**5)
+    out = scene.producer(records=0).say(Want, 5000, 100, 10**6, 100)
+    assert [(5000, 100)] == [
+        (o.message.records, o.message.bytes) for o in out if isinstance(o.message, Grant)
+    ]
+
+
+def test_producers_that_wait_for_room_are_counted() -> None:
+    """All collectors are down, and the broker is full."""
+    scene = Scene(capacity_records=20)
+    first, second = scene.producer(records=0), scene.producer(records=0)
+    first.want(20, 10)
+    assert 0 == scene.core.stats().producers_waiting
+    second.want(20, 10)
+    assert 1 == scene.core.stats().producers_waiting
+    first.say(Want, 0, 0, 0, 0)
+    first.say(Return, 20, 10)
+    assert 0 == scene.core.stats().producers_waiting
