@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from telemq.broker.recovery import Contents
 
 __all__ = ["inspect", "journal"]
+
+#: A broker that reclaims segments faster than they are read is not read more often than this.
+_READINGS_MAX = 5
 
 journal = typer.Typer(no_args_is_help=True, help="Look into a broker's journal.")
 app.add_typer(journal, name="journal")
@@ -36,15 +40,13 @@ def inspect(
 
 
 def _inspect(directory: Path, as_json: bool) -> int:
-    from telemq.broker.recovery import load, read_journal
     from telemq.errors import SettingError
     from telemq_cli.render import print_json
 
     try:
         if not (directory / "lock").exists():
             raise FileNotFoundError(2, "it is none")
-        contents = read_journal(directory)
-        messages = load(directory, contents, now_ns=0)
+        contents, messages = _read(directory)
     except OSError as error:
         raise SettingError("DIRECTORY", str(directory), f"a journal ({error.strerror})") from error
     if as_json:
@@ -53,6 +55,18 @@ def _inspect(directory: Path, as_json: bool) -> int:
     else:
         _print(contents, messages)
     return FAILED if contents.corrupt_entries else 0
+
+
+def _read(directory: Path) -> tuple[Contents, list[Message]]:
+    from telemq.broker.recovery import load, read_journal
+
+    for _ in range(_READINGS_MAX - 1):
+        contents = read_journal(directory)
+        # Between the two readings a running broker may have copied forward and removed a segment.
+        with contextlib.suppress(FileNotFoundError):
+            return contents, load(directory, contents, now_ns=0)
+    contents = read_journal(directory)
+    return contents, load(directory, contents, now_ns=0)
 
 
 def _facts(message: Message) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from telemq.broker.journaled import JournaledCore
 from telemq.broker.keeper import Keeper
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.server import BrokerServer
-from telemq.client.link import ProducerLink
+from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.errors import BusyError, SettingError
 from telemq.settings import BrokerSettings
 from tests.support.brokers import running_broker, until
@@ -53,6 +53,48 @@ def test_limit_below_four_segments_is_refused(tmp_path: Path) -> None:
     """The journal could not copy forward what holds up an old segment."""
     with pytest.raises(SettingError, match="--journal-bytes-max: 1048576 is not accepted"):
         BrokerServer(settings(tmp_path, journal_bytes_max=2**20))
+
+
+def test_full_journal_holds_producers_back_until_consumers_settle(tmp_path: Path) -> None:
+    """Nobody consumes for a while, and the disk is shared with others."""
+    limit = 2**20
+    with running_broker(
+        journal=str(tmp_path),
+        journal_segment_bytes=65_536,
+        journal_bytes_max=limit,
+        message_bytes_max=65_536,
+    ) as broker:
+        producer = ProducerLink(broker.producers, name="p", window_records=1000, window_bytes=10**8)
+        consumer = ConsumerLink(broker.consumers, name="c", credit_records=5, credit_bytes=10**6)
+        confirmed: list[str] = []
+        received: list[str] = []
+        most = 0
+
+        def measure() -> None:
+            nonlocal most
+            most = max(most, sum(p.stat().st_size for p in tmp_path.glob("*.journal")))
+
+        def produce() -> None:
+            confirmed.extend(producer.poll(0.01))
+            measure()
+
+        def consume() -> None:
+            deliveries = consumer.poll(0.01)
+            received.extend(d.id for d in deliveries)
+            consumer.settle(deliveries)
+
+        try:
+            for n in range(100):
+                producer.publish(f"s#{n}", 1, b"x" * 20_000)
+            # More than this never fits: 2 MB are offered, 1 MB less two reserves is the room.
+            until(lambda: len(confirmed) >= 20 and broker.stalled, "the journal is full", produce)
+            assert len(confirmed) < 50
+            until(lambda: len(confirmed) == 100, "all are confirmed", produce, consume)
+            until(lambda: len(received) == 100, "all are received", consume, produce)
+        finally:
+            producer.close()
+            consumer.close()
+    assert most <= limit
 
 
 def test_broker_ends_when_its_journal_has_a_fault_of_its_own(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class RunningBroker:
         producers: endpoint.
         consumers: endpoint.
         stats: the latest snapshot.
+        stalled: why its journal takes nothing, or empty.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -47,6 +48,7 @@ class RunningBroker:
         self.producers = self._server.producer_endpoint
         self.consumers = self._server.consumer_endpoint
         self.stats: BrokerStats = self._server.core.stats()
+        self.stalled = ""
         self._stop = threading.Event()
         self._bye = True
         self._thread = threading.Thread(target=self._serve, name="broker", daemon=True)
@@ -57,6 +59,8 @@ class RunningBroker:
             self._server.step(10)
             self._server.core.check()
             self.stats = self._server.core.stats()
+            if journal := self._server.journal_stats():
+                self.stalled = journal.stalled
         if self._bye:
             self._server.close()
         else:

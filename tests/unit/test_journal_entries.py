@@ -121,6 +121,23 @@ def test_missing_and_unreadable_segments_are_reported(tmp_path: Path) -> None:
     assert [2, 3, 4, 5] == [m.place for m in load(tmp_path, contents, 0)]
 
 
+def test_segment_removed_while_others_are_read_is_not_missing(tmp_path: Path) -> None:
+    """Somebody inspects the journal of a broker that is at work."""
+    for number in (1, 2, 3):
+        path_of(tmp_path, number).write_bytes(encode_header(number, SALT))
+    read_bytes = Path.read_bytes
+
+    def read_and_remove(path: Path) -> bytes:
+        data = read_bytes(path)
+        path_of(tmp_path, 2).unlink(missing_ok=True)
+        return data
+
+    with patch.object(Path, "read_bytes", read_and_remove):
+        contents = read_journal(tmp_path)
+    assert [] == contents.missing
+    assert [1, 3] == [s.number for s in contents.segments]
+
+
 def test_of_two_messages_with_one_id_the_later_is_live(tmp_path: Path) -> None:
     """A message was settled and published again, and the note of the first's end is lost."""
     data = bytearray(encode_header(1, SALT))

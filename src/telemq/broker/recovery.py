@@ -125,13 +125,14 @@ def read_journal(directory: Path) -> Contents:
     numbers = sorted(
         int(path.stem) for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit()
     )
+    due = numbers[0] if numbers else 0
     for number in numbers:
+        contents.missing += range(due, number)
+        due = number + 1
         try:
             data = path_of(directory, number).read_bytes()
         except FileNotFoundError:
             continue  # a broker that runs removed it: nothing in it was needed any more
-        before = contents.segments[-1].number if contents.segments else number - 1
-        contents.missing += range(before + 1, number)
         contents.segments.append(_read(contents, number, data, is_last=number == numbers[-1]))
     # Each damaged entry may have been that of a message, and has at least a byte.
     contents.last_place += sum(d.size_bytes for s in contents.segments for d in s.corrupt)
