@@ -37,13 +37,17 @@ def broker(
     producers: Count = 1,
     consumers: Count = 1,
     runs: Runs = 3,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="With CURVE keys beside without, not the proxy.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Carry records through a broker, beside libzmq's own proxy, which promises nothing."""
-    from telemq.bench.broker import BrokerLoad, bench_broker
+    from telemq.bench.broker import BrokerLoad, bench_broker, bench_curve
 
     load = BrokerLoad(records, batch_records, record_bytes, producers, consumers)
-    raise typer.Exit(outcome(lambda: _report(bench_broker(load, runs), as_json)))
+    measure = bench_curve if curve else bench_broker
+    raise typer.Exit(outcome(lambda: _report(measure(load, runs), as_json)))
 
 
 @bench.command()

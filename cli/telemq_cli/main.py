@@ -10,6 +10,9 @@ from telemq_cli import services
 from telemq_cli import reports
 
 # isort: split
+from telemq_cli import keys
+
+# isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "reports", "services"]
+__all__ = ["app", "bench", "keys", "reports", "services"]

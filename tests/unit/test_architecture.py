@@ -15,7 +15,7 @@ PURE = {
     "telemq.setting", "telemq.settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
-    "telemq.broker.stats", "telemq.broker.check",
+    "telemq.broker.stats", "telemq.broker.check", "telemq.broker.admission",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher",
 }  # fmt: skip
@@ -29,7 +29,7 @@ SERVICES = ("gateway", "streamer", "collector", "up")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     ("record", "codec", "protocol", "errors", "setting", "settings", "clock"),
-    ("log", "health", "process"),
+    ("log", "health", "process", "certificate", "keys"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )

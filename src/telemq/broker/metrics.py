@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from telemq.broker.door import DoorStats
 from telemq.broker.stats import BrokerStats
 
 __all__ = ["METRICS", "BrokerMetrics"]
@@ -63,11 +64,13 @@ class BrokerMetrics(Collector):
 
     Attributes:
         snapshot: replaced as a whole, so that a reader never sees half of one.
+        door: the same for the broker's door; None without keys.
         registry: for the ops server.
     """
 
     def __init__(self, snapshot: BrokerStats) -> None:
         self.snapshot = snapshot
+        self.door: DoorStats | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -91,3 +94,22 @@ class BrokerMetrics(Collector):
         for code, count in sorted(stats.counters.refused.items()):
             refused.add_metric([code], count)
         yield refused
+        if self.door:
+            yield from _door_metrics(self.door)
+
+
+def _door_metrics(door: DoorStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "telemq_broker_allowed_keys", "Keys in the allow-list.", value=door.allowed_keys
+    )
+    denied = CounterMetricFamily(
+        "telemq_broker_denied_handshakes", "Handshakes that failed.", labels=["reason"]
+    )
+    for reason, count in sorted(door.denied.items()):
+        denied.add_metric([reason], count)
+    yield denied
+    yield CounterMetricFamily(
+        "telemq_broker_unheard_messages",
+        "Messages of connections whose key was revoked.",
+        value=door.unheard,
+    )

@@ -12,13 +12,15 @@ import time
 from collections import deque
 
 from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.descriptors import ensure_descriptors
+from telemq.broker.door import DoorStats
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.sockets import Routers
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
-from telemq.log import get
+from telemq.log import Seldom, get
 from telemq.protocol import Error, Role, Welcome, encode
 from telemq.settings import BrokerSettings
 
@@ -55,7 +57,8 @@ class BrokerServer:
         settings: of the broker.
 
     Raises:
-        SettingError: an endpoint is malformed, or not loopback without ``--insecure``.
+        SettingError: an endpoint is malformed, or not loopback without keys or ``--insecure``; the
+            key directory is not usable.
         BusyError: somebody else listens there.
 
     Attributes:
@@ -71,8 +74,7 @@ class BrokerServer:
         self.consumer_endpoint = self._routers.endpoints["consumer"]
         self._log = get()
         self._advanced_ns = 0
-        #: By code: when the last refusal was logged, and how many were not since.
-        self._refusals: dict[str, tuple[int, int]] = {}
+        self._seldom = Seldom()
 
     def step(self, wait_ms: int) -> None:
         """Wait for input for up to `wait_ms`, or the core's next deadline; then do all there is."""
@@ -83,6 +85,9 @@ class BrokerServer:
             wait_ms = max(0, min(wait_ms, -(-(deadline_ns - now_ns) // 1_000_000)))
         taken = [self._take_in(role) for role in self._routers.wait(wait_ms)]
         now_ns = monotonic_ns()
+        if door := self._routers.door:
+            for role, key in door.reread(now_ns):
+                self._send(self.core.revoke(role, key, now_ns))
         # After a stall, what peers have said meanwhile is heard before any is taken for silent.
         if max(taken, default=0) >= _BURST and now_ns < self._advanced_ns + _SECOND:
             return
@@ -94,6 +99,10 @@ class BrokerServer:
     def drain(self) -> None:
         """Grant no more credit, so that the queue runs empty."""
         self._send(self.core.drain(monotonic_ns()))
+
+    def door_stats(self) -> DoorStats | None:
+        """Give a frozen snapshot of who was let in and who was not, or None without keys."""
+        return self._routers.door.stats() if self._routers.door else None
 
     def close(self) -> None:
         """Say BYE to all peers and free the sockets."""
@@ -126,21 +135,23 @@ class BrokerServer:
 
     def _note(self, out: Outgoing) -> None:
         if isinstance(out.message, Welcome):
-            self._log.info("session open", role=out.peer.role, peer=self.core.name_of(out.peer))
+            name = self.core.name_of(out.peer)
+            key = {"key": out.peer.key.partition("/")[0]} if out.peer.key else {}
+            self._log.info("session open", role=out.peer.role, peer=name, **key)
         elif isinstance(out.message, Error):
             self._note_refusal(out.peer.role, out.message)
 
     def _note_refusal(self, role: Role, error: Error) -> None:
         """Log one refusal of each code a second: a peer may earn them as fast as it can send."""
-        now_ns = monotonic_ns()
-        since_ns, unsaid = self._refusals.get(error.code, (now_ns - _SECOND, 0))
-        if now_ns < since_ns + _SECOND:
-            self._refusals[error.code] = (since_ns, unsaid + 1)
-            return
-        self._refusals[error.code] = (now_ns, 0)
-        self._log.warning(
-            "peer refused", role=role, code=error.code, detail=error.detail, unsaid_before=unsaid
-        )
+        unsaid = self._seldom.due(error.code, monotonic_ns())
+        if unsaid is not None:
+            self._log.warning(
+                "peer refused",
+                role=role,
+                code=error.code,
+                detail=error.detail,
+                unsaid_before=unsaid,
+            )
 
 
 def run(settings: BrokerSettings, stop: threading.Event) -> int:
@@ -151,6 +162,7 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
         BusyError: an address is in use.
     """
     log = get()
+    ensure_descriptors(settings.peers_max)
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats())
     try:
@@ -205,3 +217,4 @@ def _serve(
         if now >= next_snapshot:
             next_snapshot = now + _SNAPSHOT_S
             metrics.snapshot = server.core.stats()
+            metrics.door = server.door_stats()
