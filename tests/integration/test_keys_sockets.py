@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Any
 
 import pytest
 import zmq
+from prometheus_client import generate_latest
 
+from telemq.broker.core import BrokerCore
+from telemq.broker.descriptors import ensure_descriptors
+from telemq.broker.door import DoorStats
+from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.client.session import Delivery
@@ -19,6 +25,7 @@ from telemq.keys import KeyRole, LinkKeys
 from telemq.settings import BrokerSettings
 from tests.support.brokers import PlainPeer, RunningBroker, running_broker, until
 from tests.support.keys import KeyedPeer, Keys, consumer_link, fault_of, producer_link
+from tests.support.peers import LIMITS
 
 
 @pytest.fixture
@@ -256,3 +263,28 @@ def test_four_hundred_silent_connections_lock_nobody_out(keys: Keys, broker: Run
         link = stack.enter_context(contextlib.closing(producer_link(broker.producers, own)))
         connect(link)
         until(lambda: denied(broker, "handshake") >= 400, "the silent ones are cut off")
+
+
+def test_metrics_tell_who_was_let_in_and_who_was_not() -> None:
+    """An operator's alert: somebody tries keys."""
+    metrics = BrokerMetrics(BrokerCore(LIMITS, b"secret").stats())
+    assert "denied" not in generate_latest(metrics.registry).decode()
+    metrics.door = DoorStats(3, {"unknown_key": 7}, 2)
+    shown = generate_latest(metrics.registry).decode()
+    assert 'telemq_broker_denied_handshakes_total{reason="unknown_key"} 7.0' in shown
+    assert "telemq_broker_allowed_keys 3.0" in shown
+    assert "telemq_broker_unheard_messages_total 2.0" in shown
+
+
+def test_too_few_descriptors_are_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system's limit is lower than --peers-max: connections would be left in the queue."""
+    limits = [(256, 5000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert ensure_descriptors(4096)
+    assert (4352, 5000) == limits[-1]
+    assert not ensure_descriptors(10_000)
+    assert (5000, 5000) == limits[-1]
+    assert "too few file descriptors for --peers-max" in capsys.readouterr().out
