@@ -41,13 +41,21 @@ def broker(
     journal: Annotated[
         bool, typer.Option("--journal", help="Beside a broker with a journal instead.")
     ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="With CURVE keys beside without, not the proxy.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Carry records through a broker, beside libzmq's own proxy, which promises nothing."""
-    from telemq.bench.broker import BrokerLoad, bench_broker
+    from telemq.bench.broker import BrokerLoad, bench_broker, bench_curve
 
     load = BrokerLoad(records, batch_records, record_bytes, producers, consumers)
-    raise typer.Exit(outcome(lambda: _report(bench_broker(load, runs, journal=journal), as_json)))
+
+    def measure() -> int:
+        measured = bench_curve(load, runs) if curve else bench_broker(load, runs, journal=journal)
+        return _report(measured, as_json)
+
+    raise typer.Exit(outcome(measure))
 
 
 @bench.command()

@@ -13,6 +13,9 @@ from telemq_cli import reports
 from telemq_cli import journal
 
 # isort: split
+from telemq_cli import keys
+
+# isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "journal", "reports", "services"]
+__all__ = ["app", "bench", "journal", "keys", "reports", "services"]

@@ -12,7 +12,9 @@ from typing import cast
 
 import structlog
 
-__all__ = ["configure", "get"]
+__all__ = ["Seldom", "configure", "get"]
+
+_SECOND = 1_000_000_000
 
 
 def configure(level: str = "info", format: str = "auto", **fixed: object) -> None:
@@ -59,3 +61,25 @@ _tracebacks = structlog.processors.ExceptionRenderer(
 def get(**keys: object) -> structlog.typing.FilteringBoundLogger:
     """Give a logger; `keys` stand in each of its lines."""
     return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(**_fixed, **keys))
+
+
+class Seldom:
+    """Lets one event of a kind through a second: peers may cause them as fast as they can send."""
+
+    def __init__(self) -> None:
+        #: By kind: when the last one went through, and how many did not since.
+        self._kinds: dict[str, tuple[int, int]] = {}
+
+    def due(self, kind: str, now_ns: int) -> int | None:
+        """Give how many of this kind went unsaid since the last one, or None: do not say this one.
+
+        Args:
+            kind: one of few; each is remembered.
+            now_ns: monotonic.
+        """
+        since_ns, unsaid = self._kinds.get(kind, (now_ns - _SECOND, 0))
+        if now_ns < since_ns + _SECOND:
+            self._kinds[kind] = (since_ns, unsaid + 1)
+            return None
+        self._kinds[kind] = (now_ns, 0)
+        return unsaid

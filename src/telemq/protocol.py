@@ -63,7 +63,7 @@ PUBLISH_BYTES_MAX = 16_384
 #: A side that was silent for this many heartbeats is lost.
 SILENT_BEATS = 5
 #: After one of these it makes no sense to say HELLO again without changing something.
-FINAL_ERRORS = frozenset({"version", "role"})
+FINAL_ERRORS = frozenset({"version", "role", "denied"})
 
 LeaseId = NewType("LeaseId", int)
 #: What a message carries. The broker only measures it.

@@ -77,6 +77,11 @@ class BrokerSettings(Common):
 
     producer_bind: str = setting("tcp://127.0.0.1:5601", "ZeroMQ endpoint for producers.")
     consumer_bind: str = setting("tcp://127.0.0.1:5602", "ZeroMQ endpoint for consumers.")
+    keys: str = setting(
+        "",
+        "Directory with the broker's keys and those that it allows (docs/security.md); "
+        "empty is without keys.",
+    )
     ops_address: str = setting(
         "127.0.0.1:9601", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )
@@ -190,6 +195,8 @@ class StreamerSettings(StoreSettings):
     component: ClassVar[str] = "streamer"
 
     broker: str = setting("tcp://127.0.0.1:5601", "The broker's endpoint for producers.")
+    key: str = setting("", "File with this streamer's secret key; empty is without keys.")
+    broker_key: str = setting("", "File with the broker's public key, with --key.")
     ops_address: str = setting(
         "127.0.0.1:9602", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )
@@ -261,6 +268,8 @@ class CollectorSettings(StoreSettings):
     component: ClassVar[str] = "collector"
 
     broker: str = setting("tcp://127.0.0.1:5602", "The broker's endpoint for consumers.")
+    key: str = setting("", "File with this collector's secret key; empty is without keys.")
+    broker_key: str = setting("", "File with the broker's public key, with --key.")
     ops_address: str = setting(
         "127.0.0.1:9603", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from telemq.bench import broker, pipeline
-from telemq.bench.broker import BrokerLoad, bench_broker
+from telemq.bench.broker import BrokerLoad, bench_broker, bench_curve
 from telemq.bench.measure import Part, Run, Worker, ratio, summarise
 from telemq.bench.peers import PeerLoad, bench_peers
 from telemq.bench.pipeline import PipelineLoad, bench_pipeline
@@ -59,8 +59,14 @@ def test_broker_bench_notices_a_lost_message(monkeypatch: pytest.MonkeyPatch) ->
         next(bench_broker(BrokerLoad(1000, 100, 50, 1, 1), 1))
 
 
-def _consume_all_but_one(pipe: object, endpoint: str) -> tuple[int, float]:
-    messages, at = broker._consume(pipe, endpoint)  # type: ignore[arg-type]  # as Worker calls it
+def test_broker_carries_every_record_with_keys_and_without() -> None:
+    """Somebody wants to know what encryption costs."""
+    runs = list(bench_curve(BrokerLoad(2000, 100, 50, 1, 1), 1))
+    assert [("with CURVE", 2000), ("without", 2000)] == [(r.subject, r.records) for r in runs]
+
+
+def _consume_all_but_one(pipe: object, endpoint: str, load: BrokerLoad) -> tuple[int, float]:
+    messages, at = broker._consume(pipe, endpoint, load)  # type: ignore[arg-type]  # as Worker calls it
     return messages - 1, at
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -264,3 +265,28 @@ def test_help_comes_at_once() -> None:
         _telemq("--help")
         best_s = min(best_s, time.monotonic() - begin)
     assert best_s < 2.0
+
+
+def test_keys_are_made_allowed_listed_and_revoked_without_being_shown(tmp_path: Path) -> None:
+    """An operator sets up a broker and a node; terminals are recorded."""
+    here, peers = f"--dir={tmp_path / 'broker'}", f"--dir={tmp_path / 'peers'}"
+    said = ""
+    for words in (
+        ("init", here),
+        ("new", "node-7", "--role=producer", peers),
+        ("allow", str(tmp_path / "peers" / "node-7.key"), here),
+    ):
+        done = _telemq("keys", *words)
+        assert 0 == done.returncode, done.stderr
+        said += done.stdout + done.stderr
+    listed = _telemq("keys", "list", "--json", here)
+    allowed = {"allowed": [{"name": "node-7", "role": "producer"}], "unusable": []}
+    assert allowed == json.loads(listed.stdout)
+    assert "producer  node-7" in _telemq("keys", "list", here).stdout
+    assert 0 == _telemq("keys", "revoke", "node-7", here).returncode
+    again = _telemq("keys", "revoke", "node-7", here)
+    assert (2, "") == (again.returncode, again.stdout)
+    assert "one that is allowed: nobody" in again.stderr
+    for secret in tmp_path.rglob("*.key_secret"):
+        for key in re.findall(r'key = "(.{40})"', secret.read_text()):
+            assert key not in said + listed.stdout

@@ -8,7 +8,9 @@ import psycopg
 import pytest
 
 from telemq.settings import ApiSettings, CollectorSettings
+from tests.support.brokers import running_broker as running_keyed
 from tests.support.gateway import serving
+from tests.support.keys import Keys
 from tests.support.running import running_broker, running_collector
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -70,6 +72,15 @@ def test_query_prints_what_the_gateway_has(dsn: str) -> None:
         text = output(start("03_query.py", str(gateway.base_url).rstrip("/")))
     assert "1 GPUs" in text
     assert "30 records in the last ten minutes" in text
+
+
+def test_producer_with_a_key_is_let_in(tmp_path: Path) -> None:
+    """Somebody connects to a broker with keys from a language that has ZeroMQ."""
+    keys = Keys(tmp_path)
+    keys.peer("example", "producer")
+    with running_keyed(keys=keys.path) as broker:
+        files = (str(keys.secret_file("example")), str(keys.broker_file))
+        assert "WELCOME" in output(start("05_keys.py", broker.producers, *files))
 
 
 def test_every_example_is_tested() -> None:

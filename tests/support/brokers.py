@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import zmq
 
+from telemq.broker.peers import PeerId
 from telemq.broker.server import BrokerServer
 from telemq.broker.stats import BrokerStats
 from telemq.settings import BrokerSettings
@@ -41,6 +42,7 @@ class RunningBroker:
         consumers: endpoint.
         stats: the latest snapshot.
         stalled: why its journal takes nothing, or empty.
+        door: the same of its door; None without keys.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -49,6 +51,7 @@ class RunningBroker:
         self.consumers = self._server.consumer_endpoint
         self.stats: BrokerStats = self._server.core.stats()
         self.stalled = ""
+        self.door = self._server.door_stats()
         self._stop = threading.Event()
         self._bye = True
         self._thread = threading.Thread(target=self._serve, name="broker", daemon=True)
@@ -61,10 +64,15 @@ class RunningBroker:
             self.stats = self._server.core.stats()
             if journal := self._server.journal_stats():
                 self.stalled = journal.stalled
+            self.door = self._server.door_stats()
         if self._bye:
             self._server.close()
         else:
             self._server._routers._context.destroy(linger=0)
+
+    def peers(self) -> list[PeerId]:
+        """Where its peers with a session are."""
+        return [peer.id for peer in self._server.core._peers.all()]
 
     def stop(self, *, bye: bool = True) -> None:
         """End it; without `bye` as by SIGKILL."""
@@ -102,13 +110,17 @@ class PlainPeer:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._prepare(self._socket)
         self._socket.connect(endpoint)
         self._role = role
         self._said = 0
         self.session = ""
         self.numbers: list[int] = []
 
-    def __enter__(self) -> PlainPeer:
+    def _prepare(self, link: zmq.Socket[bytes]) -> None:
+        """Set what the socket needs before it connects."""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

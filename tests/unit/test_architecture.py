@@ -18,6 +18,7 @@ PURE = {
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
     "telemq.broker.entries",
     "telemq.broker.journaled",
+    "telemq.broker.admission",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher",
 }  # fmt: skip
@@ -31,7 +32,7 @@ SERVICES = ("gateway", "streamer", "collector", "up")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     ("record", "codec", "protocol", "errors", "setting", "settings", "clock"),
-    ("log", "health", "process"),
+    ("log", "health", "process", "certificate", "keys"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )

@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import zmq
@@ -22,10 +23,11 @@ from telemq.bench.measure import Run, Worker, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.errors import TelemqError
+from telemq.keys import KeyDirectory, LinkKeys, load_link_keys, write_pair
 from telemq.log import configure
 from telemq.settings import BrokerSettings
 
-__all__ = ["BrokerLoad", "bench_broker"]
+__all__ = ["BrokerLoad", "bench_broker", "bench_curve"]
 
 _WINDOW_BYTES = 4 * 2**20
 _TIMEOUT_S = 600.0
@@ -41,6 +43,7 @@ class BrokerLoad:
         record_bytes: bytes a record.
         producers: producer processes.
         consumers: consumer processes.
+        keys: directory with a broker's keys and those of an admin, ``bench``; None is without.
     """
 
     records: int
@@ -48,6 +51,7 @@ class BrokerLoad:
     record_bytes: int
     producers: int
     consumers: int
+    keys: Path | None = None
 
     @property
     def messages(self) -> int:
@@ -79,6 +83,22 @@ def bench_broker(load: BrokerLoad, runs: int, *, journal: bool = False) -> Itera
         yield _run("zmq.proxy", _serve_proxy, _push, _pull, load)
 
 
+def bench_curve(load: BrokerLoad, runs: int) -> Iterator[Run]:
+    """Measure `runs` times, turn by turn, the broker with CURVE and without.
+
+    Raises:
+        TelemqError: a record was lost or doubled, or a process died.
+    """
+    with TemporaryDirectory(prefix="telemq-bench-") as scratch:
+        directory = KeyDirectory(Path(scratch))
+        directory.create()
+        directory.allow(write_pair(directory.path, "bench", "admin"))
+        with_keys = replace(load, keys=directory.path)
+        for _ in range(runs):
+            yield _run("with CURVE", _serve_broker, _produce, _consume, with_keys)
+            yield _run("without", _serve_broker, _produce, _consume, load)
+
+
 def _run(
     subject: str,
     serve: Callable[..., None],
@@ -95,7 +115,7 @@ def _run(
 
         broker = start("broker", serve, load)
         producer_end, consumer_end = broker.receive(_TIMEOUT_S)
-        consumers = [start("consumer", consume, consumer_end) for _ in range(load.consumers)]
+        consumers = [start("consumer", consume, consumer_end, load) for _ in range(load.consumers)]
         producers = [start("producer", produce, producer_end, load, n)
                      for n in range(load.producers)]  # fmt: skip
         for worker in (*consumers, *producers):
@@ -131,6 +151,7 @@ def _serve_broker(pipe: Connection, load: BrokerLoad, journal: str = "") -> None
         consumer_bind="tcp://127.0.0.1:0",
         message_bytes_max=max(8 * 2**20, load.message_bytes),
         journal=journal,
+        keys=str(load.keys or ""),
     )
     server = BrokerServer(settings)
     pipe.send((server.producer_endpoint, server.consumer_endpoint))
@@ -147,6 +168,7 @@ def _produce(pipe: Connection, endpoint: str, load: BrokerLoad, number: int) -> 
         name=f"bench {number}",
         window_records=max(100_000, 4 * load.batch_records),
         window_bytes=max(_WINDOW_BYTES, 4 * load.message_bytes),
+        keys=_link_keys(load),
     )
     payload = bytes(load.message_bytes)
     while not link.connected:
@@ -166,10 +188,14 @@ def _produce(pipe: Connection, endpoint: str, load: BrokerLoad, number: int) -> 
     return ended
 
 
-def _consume(pipe: Connection, endpoint: str) -> tuple[int, float]:
+def _consume(pipe: Connection, endpoint: str, load: BrokerLoad) -> tuple[int, float]:
     configure("warning")
     link = ConsumerLink(
-        endpoint, name="bench", credit_records=100_000_000, credit_bytes=_WINDOW_BYTES
+        endpoint,
+        name="bench",
+        credit_records=100_000_000,
+        credit_bytes=_WINDOW_BYTES,
+        keys=_link_keys(load),
     )
     while not link.connected:
         link.poll(0.1)
@@ -183,6 +209,12 @@ def _consume(pipe: Connection, endpoint: str) -> tuple[int, float]:
             link.settle(deliveries)
     link.close()
     return messages, at
+
+
+def _link_keys(load: BrokerLoad) -> LinkKeys | None:
+    if load.keys is None:
+        return None
+    return load_link_keys(str(load.keys / "bench.key_secret"), str(load.keys / "broker.key"))
 
 
 def _hwm(load: BrokerLoad) -> int:
@@ -227,7 +259,7 @@ def _push(pipe: Connection, endpoint: str, load: BrokerLoad, number: int) -> flo
         return time.monotonic()
 
 
-def _pull(pipe: Connection, endpoint: str) -> tuple[int, float]:
+def _pull(pipe: Connection, endpoint: str, _load: BrokerLoad) -> tuple[int, float]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as link:
         link.set_hwm(1000)
         link.setsockopt(zmq.LINGER, 0)

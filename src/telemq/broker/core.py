@@ -2,7 +2,7 @@
 
 What peers send and the time come in as arguments; what to send comes out as values. The same calls
 give the same answers, byte for byte. There is one door for each kind of event (`receive`,
-`peer_lost`, `advance`, `drain`), and nothing else changes state::
+`peer_lost`, `revoke`, `advance`, `drain`), and nothing else changes state::
 
     publish -> READY -> LEASED -> settled ok -> CONFIRM to the producer
                  ^         |
@@ -36,13 +36,12 @@ priorities, and any wait: what cannot be done now is done when the event comes t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from telemq.broker.credit import Credits
 from telemq.broker.inventory import Inventory
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
-from telemq.broker.peers import Consumer, Peer, PeerId, PeerTable, Producer
+from telemq.broker.peers import Consumer, Outgoing, Peer, PeerId, PeerTable, Producer
 from telemq.broker.queue import Message
 from telemq.broker.stats import BrokerStats, Counters
 from telemq.errors import RemoteProtocolError
@@ -53,7 +52,6 @@ from telemq.protocol import (
     Confirm,
     Credit,
     Error,
-    FromBroker,
     FromPeer,
     Grant,
     Hello,
@@ -62,6 +60,7 @@ from telemq.protocol import (
     Publish,
     Renew,
     Return,
+    Role,
     Settle,
     Want,
     Welcome,
@@ -71,20 +70,6 @@ __all__ = ["BrokerCore", "Outgoing"]
 
 #: Numbers in one CONFIRM: 16 digits each stay well below the limit of a control frame.
 _CONFIRMS_MAX = 2000
-
-
-class Outgoing(NamedTuple):
-    """What the shell is to send.
-
-    Attributes:
-        peer: to whom.
-        message: the control frame.
-        payload: the payload frame of DELIVER, else None.
-    """
-
-    peer: PeerId
-    message: FromBroker
-    payload: Payload | None = None
 
 
 class BrokerCore:
@@ -148,6 +133,16 @@ class BrokerCore:
         self._now = max(now_ns, self._now)
         if peer := self._peers.at(id):
             self._end(peer, "its connection was lost")
+        return self._settle_up()
+
+    def revoke(self, role: Role, key: str, now_ns: int) -> list[Outgoing]:
+        """End all sessions of a key that is not allowed any more, and say so to its peers."""
+        self._now = max(now_ns, self._now)
+        for peer in self._peers.all():
+            if peer.id.role == role and peer.id.key == key:
+                self._end(peer, "its consumer's key was revoked")
+                error = RemoteProtocolError("denied", "this key is not allowed here any more")
+                self._refuse(peer.id, peer.session, error)
         return self._settle_up()
 
     def advance(self, now_ns: int) -> list[Outgoing]:

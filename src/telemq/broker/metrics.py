@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from telemq.broker.door import DoorStats
 from telemq.broker.keeper import JournalStats, journal_metrics
 from telemq.broker.stats import BrokerStats
 
@@ -73,12 +74,14 @@ class BrokerMetrics(Collector):
     Attributes:
         snapshot: replaced as a whole, so that a reader never sees half of one.
         journal: the same of the journal; None without one.
+        door: the same for the broker's door; None without keys.
         registry: for the ops server.
     """
 
     def __init__(self, snapshot: BrokerStats, journal: JournalStats | None = None) -> None:
         self.snapshot = snapshot
         self.journal = journal
+        self.door: DoorStats | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -108,3 +111,22 @@ class BrokerMetrics(Collector):
         yield refused
         if self.journal is not None:
             yield from journal_metrics(self.journal)
+        if self.door:
+            yield from _door_metrics(self.door)
+
+
+def _door_metrics(door: DoorStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "telemq_broker_allowed_keys", "Keys in the allow-list.", value=door.allowed_keys
+    )
+    denied = CounterMetricFamily(
+        "telemq_broker_denied_handshakes", "Handshakes that failed.", labels=["reason"]
+    )
+    for reason, count in sorted(door.denied.items()):
+        denied.add_metric([reason], count)
+    yield denied
+    yield CounterMetricFamily(
+        "telemq_broker_unheard_messages",
+        "Messages of connections whose key was revoked.",
+        value=door.unheard,
+    )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telemq.broker.lease import Lease
-from telemq.protocol import Role, Want
+from telemq.protocol import FromBroker, Payload, Role, Want
 
-__all__ = ["Consumer", "Peer", "PeerId", "PeerTable", "Producer"]
+__all__ = ["Consumer", "Outgoing", "Peer", "PeerId", "PeerTable", "Producer"]
 
 
 class PeerId(NamedTuple):
@@ -25,10 +25,27 @@ class PeerId(NamedTuple):
     Attributes:
         role: which endpoint it is connected to.
         route: the routing id that ZeroMQ gave its connection.
+        key: whose key the connection was made with, as ``name/digest``; empty without keys. So a
+            session is never found by a message that came with another key.
     """
 
     role: Role
     route: bytes
+    key: str = ""
+
+
+class Outgoing(NamedTuple):
+    """What the shell is to send.
+
+    Attributes:
+        peer: to whom.
+        message: the control frame.
+        payload: the payload frame of DELIVER, else None.
+    """
+
+    peer: PeerId
+    message: FromBroker
+    payload: Payload | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -12,6 +12,8 @@ import time
 from collections import deque
 
 from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.descriptors import ensure_descriptors
+from telemq.broker.door import DoorStats
 from telemq.broker.journaled import JournaledCore
 from telemq.broker.keeper import JournalStats, Keeper
 from telemq.broker.limits import BrokerLimits
@@ -21,7 +23,7 @@ from telemq.broker.sockets import Routers
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
-from telemq.log import get
+from telemq.log import Seldom, get
 from telemq.protocol import Error, Role, Welcome, encode
 from telemq.settings import BrokerSettings
 
@@ -62,7 +64,8 @@ class BrokerServer:
         settings: of the broker.
 
     Raises:
-        SettingError: an endpoint is malformed, or not loopback without ``--insecure``.
+        SettingError: an endpoint is malformed, or not loopback without keys or ``--insecure``; the
+            key directory is not usable.
         BusyError: somebody else listens there.
 
     Attributes:
@@ -85,8 +88,7 @@ class BrokerServer:
         self.consumer_endpoint = self._routers.endpoints["consumer"]
         self._log = get()
         self._advanced_ns = 0
-        #: By code: when the last refusal was logged, and how many were not since.
-        self._refusals: dict[str, tuple[int, int]] = {}
+        self._seldom = Seldom()
 
     def step(self, wait_ms: int) -> None:
         """Wait for input for up to `wait_ms`, or the core's next deadline; then do all there is."""
@@ -98,6 +100,9 @@ class BrokerServer:
         taken = [self._take_in(role) for role in self._routers.wait(wait_ms)]
         now_ns = monotonic_ns()
         self._exchange(now_ns)
+        if door := self._routers.door:
+            for role, key in door.reread(now_ns):
+                self._send(self.core.revoke(role, key, now_ns))
         # After a stall, what peers have said meanwhile is heard before any is taken for silent.
         if max(taken, default=0) >= _BURST and now_ns < self._advanced_ns + _SECOND:
             return
@@ -109,6 +114,10 @@ class BrokerServer:
     def drain(self) -> None:
         """Grant no more credit, so that the queue runs empty."""
         self._send(self.core.drain(monotonic_ns()))
+
+    def door_stats(self) -> DoorStats | None:
+        """Give a frozen snapshot of who was let in and who was not, or None without keys."""
+        return self._routers.door.stats() if self._routers.door else None
 
     def close(self) -> None:
         """Say BYE to all peers and free the sockets; what is noted goes into the journal."""
@@ -161,21 +170,23 @@ class BrokerServer:
 
     def _note(self, out: Outgoing) -> None:
         if isinstance(out.message, Welcome):
-            self._log.info("session open", role=out.peer.role, peer=self.core.name_of(out.peer))
+            name = self.core.name_of(out.peer)
+            key = {"key": out.peer.key.partition("/")[0]} if out.peer.key else {}
+            self._log.info("session open", role=out.peer.role, peer=name, **key)
         elif isinstance(out.message, Error):
             self._note_refusal(out.peer.role, out.message)
 
     def _note_refusal(self, role: Role, error: Error) -> None:
         """Log one refusal of each code a second: a peer may earn them as fast as it can send."""
-        now_ns = monotonic_ns()
-        since_ns, unsaid = self._refusals.get(error.code, (now_ns - _SECOND, 0))
-        if now_ns < since_ns + _SECOND:
-            self._refusals[error.code] = (since_ns, unsaid + 1)
-            return
-        self._refusals[error.code] = (now_ns, 0)
-        self._log.warning(
-            "peer refused", role=role, code=error.code, detail=error.detail, unsaid_before=unsaid
-        )
+        unsaid = self._seldom.due(error.code, monotonic_ns())
+        if unsaid is not None:
+            self._log.warning(
+                "peer refused",
+                role=role,
+                code=error.code,
+                detail=error.detail,
+                unsaid_before=unsaid,
+            )
 
 
 def _core_of(settings: BrokerSettings) -> tuple[BrokerCore, Keeper | None]:
@@ -194,6 +205,7 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
         BusyError: an address is in use.
     """
     log = get()
+    ensure_descriptors(settings.peers_max)
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats(), server.journal_stats())
     try:
@@ -250,3 +262,4 @@ def _serve(
             metrics.snapshot = server.core.stats()
             pressure.note(metrics.snapshot)
             metrics.journal = server.journal_stats()
+            metrics.door = server.door_stats()

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import zmq
 
+from telemq.broker.door import Door
 from telemq.broker.peers import PeerId
+from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
 from telemq.health import LOOPBACK
+from telemq.keys import KeyDirectory
 from telemq.protocol import CONTROL_BYTES_MAX, FromPeer, Payload, Role, decode_from_peer
 from telemq.settings import BrokerSettings
 
@@ -51,6 +55,11 @@ class Arrival(NamedTuple):
         if self.frames not in (1, 2):
             detail = f"{self.frames} frames; a message has one, PUBLISH has two"
             raise RemoteProtocolError("bad_message", detail)
+        # Those that libzmq gives begin with a zero, and nobody else knows them. One that a peer
+        # chose could be taken by another, whom libzmq would then leave without any answer.
+        if self.peer.route[:1] != b"\0":
+            detail = "the socket has a routing id of its own choice; leave it unset"
+            raise RemoteProtocolError("bad_message", detail)
         return decode_from_peer(self.control)
 
 
@@ -62,35 +71,43 @@ class Routers:
         payload_bytes_max: frames longer than this end the connection.
 
     Raises:
-        SettingError: an endpoint is malformed, or not loopback without ``--insecure``.
+        SettingError: an endpoint is malformed, or not loopback without keys or ``--insecure``; the
+            key directory is not usable.
         BusyError: somebody else listens there.
 
     Attributes:
         endpoints: where each role connects, with the port that was picked.
+        door: lets peers in by their keys, or None without ``--keys``.
     """
 
     def __init__(self, settings: BrokerSettings, payload_bytes_max: int) -> None:
-        self._context = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.door: Door | None = None
         self._sockets: dict[Role, zmq.Socket[bytes]] = {}
         self._frame_bytes_max = max(payload_bytes_max, CONTROL_BYTES_MAX)
         try:
+            if settings.keys:
+                self.door = Door(self._context, KeyDirectory(Path(settings.keys)))
             self.endpoints: dict[Role, str] = {
                 "producer": self._bind("producer", settings.producer_bind, settings),
                 "consumer": self._bind("consumer", settings.consumer_bind, settings),
             }
         except BaseException:
+            if self.door:
+                self.door.close()
             self._context.destroy(linger=0)
             raise
         self._poller = zmq.Poller()
-        for router in self._sockets.values():
-            self._poller.register(router, zmq.POLLIN)
+        for polled in (*self._sockets.values(), *(self.door.sockets if self.door else ())):
+            self._poller.register(polled, zmq.POLLIN)
 
     def _bind(self, role: Role, endpoint: str, settings: BrokerSettings) -> str:
         flag = f"--{role}-bind"
         host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
         is_local = endpoint.startswith(("ipc://", "inproc://")) or host in LOOPBACK
-        if not is_local and not settings.insecure:
-            raise SettingError(flag, endpoint, "a loopback address, unless --insecure is given")
+        if not (is_local or settings.keys or settings.insecure):
+            accepted = "a loopback address, unless --keys or --insecure is given"
+            raise SettingError(flag, endpoint, accepted)
         router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         # Credit bounds what is under way in both directions; a full high-water mark would drop
         # silently. A peer that is gone makes sending fail instead of vanish.
@@ -106,6 +123,8 @@ class Routers:
         router.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
         router.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         router.setsockopt(zmq.IPV6, int("[" in endpoint))
+        if self.door:
+            self.door.guard(router, role)
         try:
             router.bind(endpoint)
         except zmq.ZMQError as error:
@@ -124,16 +143,19 @@ class Routers:
     def wait(self, wait_ms: int) -> list[Role]:
         """Wait for input; gives the roles that have some."""
         ready = dict(self._poller.poll(wait_ms))
+        if self.door:
+            self.door.attend(ready, monotonic_ns())
         return [role for role, router in self._sockets.items() if router in ready]
 
     def receive(self, role: Role, most: int) -> Iterator[Arrival]:
         """Yield what has come from peers of one role, at most so many messages."""
-        router = self._sockets[role]
+        router, door = self._sockets[role], self.door
         for _ in range(most):
-            arrival = _receive(role, router)
+            arrival = _receive(role, router, has_keys=door is not None)
             if arrival is None:
                 return
-            yield arrival
+            if door is None or door.admits(arrival.peer):
+                yield arrival
 
     def send(self, peer: PeerId, control: bytes, payload: Payload | None) -> bool:
         """Send one message; tell whether the peer could be reached."""
@@ -153,12 +175,19 @@ class Routers:
 
     def close(self) -> None:
         """Free the sockets, once what was sent has left, or after a moment."""
+        if self.door:
+            self.door.close()
         self._context.destroy(linger=_LINGER_MS)
 
 
-def _receive(role: Role, router: zmq.Socket[bytes]) -> Arrival | None:
+def _receive(role: Role, router: zmq.Socket[bytes], *, has_keys: bool) -> Arrival | None:
     try:
-        route = router.recv(_NOBLOCK)
+        if has_keys:
+            first = router.recv(_NOBLOCK, copy=False)
+            # What the ZAP handler said of this connection's key; no peer can write it.
+            peer = PeerId(role, first.bytes, str(first.get("User-Id")))
+        else:
+            peer = PeerId(role, router.recv(_NOBLOCK))
     except zmq.Again:
         return None
     frames, control, payload = 0, b"", None
@@ -169,4 +198,4 @@ def _receive(role: Role, router: zmq.Socket[bytes]) -> Arrival | None:
             control = frame.bytes
         elif frames == 2:
             payload = frame.buffer if len(frame.buffer) > _COPY_BYTES_MAX else frame.bytes
-    return Arrival(PeerId(role, route), control, payload, frames)
+    return Arrival(peer, control, payload, frames)

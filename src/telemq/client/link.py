@@ -17,10 +17,12 @@ from typing import Any, Literal
 import zmq
 
 from telemq.client.consumer import ConsumerCore, ConsumerStats
+from telemq.client.handshake import Handshake, use_keys
 from telemq.client.producer import ProducerCore, ProducerStats
 from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
+from telemq.keys import LinkKeys
 from telemq.log import get
 from telemq.protocol import Payload, decode_from_broker, encode
 
@@ -38,13 +40,19 @@ class _Link:
     """What both kinds of link share: connection, polling and the commands of their core."""
 
     def __init__(
-        self, endpoint: str, core: ProducerCore | ConsumerCore, context: zmq.Context[Any] | None
+        self,
+        endpoint: str,
+        core: ProducerCore | ConsumerCore,
+        context: zmq.Context[Any] | None,
+        keys: LinkKeys | None,
     ) -> None:
         self._endpoint = endpoint
         self._core = core
         self._context: zmq.Context[Any] = context or zmq.Context()
         self._owns_context = context is None
+        self._keys = keys
         self._socket: zmq.Socket[bytes] | None = None
+        self._handshake: Handshake | None = None
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -82,8 +90,7 @@ class _Link:
     def close(self) -> None:
         """Say BYE, if there is a session, and free everything."""
         self._run(self._core.session.bye(monotonic_ns()))
-        if self._socket is not None:
-            self._socket.close(linger=_LINGER_MS)
+        self._disconnect(_LINGER_MS)
         if self._owns_context:
             self._context.term()
         self._waker.close()
@@ -112,8 +119,12 @@ class _Link:
         poller.register(self._woken.fileno(), zmq.POLLIN)
         if self._socket is not None:
             poller.register(self._socket, zmq.POLLIN)
+        if self._handshake is not None:
+            poller.register(self._handshake.socket, zmq.POLLIN)
         # Rounded up: rounded down, the last millisecond before a deadline would spin.
         ready = dict(poller.poll(int(wait_s * 1000 + 0.999)))
+        if self._handshake is not None and self._handshake.socket in ready:
+            self._note_handshake(self._handshake.fault())
         if self._woken.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)
@@ -149,7 +160,10 @@ class _Link:
         for command in commands:
             match command:
                 case Transmit():
-                    self._send(command)
+                    # There is no pipe any more after a denied handshake, which is told by
+                    # `_handshake`, or by silence if it was libzmq's own reconnect.
+                    with contextlib.suppress(zmq.Again):
+                        self._send(command)
                 case Reconnect():
                     self._reconnect()
                 case _:
@@ -168,8 +182,7 @@ class _Link:
         )
 
     def _reconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close(linger=0)
+        self._disconnect(0)
         link: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         # Credit bounds what is under way. A high-water mark would block or drop silently, and with
         # ZeroMQ's own heartbeats a full one aborts the process (libzmq issue 4767).
@@ -179,11 +192,26 @@ class _Link:
         link.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         link.setsockopt(zmq.HANDSHAKE_IVL, 1000)
         link.setsockopt(zmq.IPV6, int("[" in self._endpoint))
+        self._handshake = Handshake(link, self._keys)
         link.connect(self._endpoint)
         self._socket = link
 
+    def _disconnect(self, linger_ms: int) -> None:
+        if self._handshake is not None:
+            self._handshake.close()
+        if self._socket is not None:
+            self._socket.close(linger=linger_ms)
+        self._handshake = self._socket = None
+
+    def _note_handshake(self, fault: str) -> None:
+        # In an open session it is libzmq's own reconnect that failed: the core notices the silence.
+        if fault and not self.connected:
+            self._disconnect(0)  # or libzmq would try again at once, without any pause
+            self._core.session.turned_away(fault, monotonic_ns())
+
     def _check_endpoint(self) -> None:
         with self._context.socket(zmq.DEALER) as probe:
+            use_keys(probe, self._keys)  # or the broker would warn of one without
             try:
                 probe.connect(self._endpoint)
             except zmq.ZMQError as error:
@@ -213,6 +241,7 @@ class ProducerLink(_Link):
         window_records: most unconfirmed records.
         window_bytes: most unconfirmed payload bytes.
         context: to share with other links of the same thread; by default the link has its own.
+        keys: for a broker that has keys, or None.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -228,11 +257,12 @@ class ProducerLink(_Link):
         window_records: int,
         window_bytes: int,
         context: zmq.Context[Any] | None = None,
+        keys: LinkKeys | None = None,
     ) -> None:
         core = ProducerCore(
             name, window_records=window_records, window_bytes=window_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core, context)
+        super().__init__(endpoint, core, context, keys)
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -292,6 +322,7 @@ class ConsumerLink(_Link):
         credit_records: most records delivered and not settled.
         credit_bytes: most payload bytes delivered and not settled.
         context: to share with other links of the same thread; by default the link has its own.
+        keys: for a broker that has keys, or None.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -307,11 +338,12 @@ class ConsumerLink(_Link):
         credit_records: int,
         credit_bytes: int,
         context: zmq.Context[Any] | None = None,
+        keys: LinkKeys | None = None,
     ) -> None:
         core = ConsumerCore(
             name, credit_records=credit_records, credit_bytes=credit_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core, context)
+        super().__init__(endpoint, core, context, keys)
 
     def poll(self, timeout_s: float) -> list[Delivery]:
         """Do all input and output; give the messages delivered since the last call.

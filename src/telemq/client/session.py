@@ -154,6 +154,11 @@ class Session:
             return False
         return True
 
+    def turned_away(self, why: str, now_ns: int) -> None:
+        """Take note that the connection did not come about; the next try is after a pause."""
+        if not self.is_final:
+            self._lose(why, now_ns)
+
     def advance(self, now_ns: int) -> list[Command]:
         """Let time pass: notice silence, send what is due, begin again after a pause."""
         if self.is_final:

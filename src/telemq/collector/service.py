@@ -23,6 +23,7 @@ from telemq.collector.stats import CollectorMetrics, CollectorStats, StorerStats
 from telemq.collector.storer import Storer, Work
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
+from telemq.keys import load_link_keys
 from telemq.settings import CollectorSettings
 
 __all__ = ["run"]
@@ -183,6 +184,7 @@ def run(settings: CollectorSettings, stop: threading.Event) -> int:
         name=f"collector {socket.gethostname()}:{os.getpid()}",
         credit_records=settings.credit_records,
         credit_bytes=settings.credit_bytes,
+        keys=load_link_keys(settings.key, settings.broker_key),
     )
     with contextlib.closing(link):
         collector = _Collector(settings, link)

@@ -23,6 +23,7 @@ from telemq.clock import monotonic_ns, utc_us
 from telemq.codec import BATCH, Encoder
 from telemq.errors import LocalProtocolError, SettingError
 from telemq.health import OpsServer
+from telemq.keys import load_link_keys
 from telemq.record import BatchId
 from telemq.settings import StreamerSettings
 from telemq.sources.csv_replay import CsvReplay, read_csv
@@ -91,6 +92,7 @@ def run(
             name=owner,
             window_records=settings.window_records,
             window_bytes=settings.window_bytes,
+            keys=load_link_keys(settings.key, settings.broker_key),
         )
         stack.callback(link.close)
         holder = Leaseholder(

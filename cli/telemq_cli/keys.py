@@ -1,0 +1,116 @@
+"""``telemq keys``: key pairs, and whom a broker lets in. No secret key is ever printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from telemq_cli.app import app
+from telemq_cli.outcome import outcome
+
+__all__ = ["allow", "entries", "init", "keys", "new", "revoke"]
+
+keys = typer.Typer(no_args_is_help=True, help="Make keys, and say whom a broker lets in.")
+app.add_typer(keys, name="keys")
+
+BrokerDirectory = Annotated[
+    Path,
+    typer.Option(
+        "--dir", envvar="TELEMQ_BROKER_KEYS", help="The broker's key directory, as its --keys."
+    ),
+]
+_DIRECTORY = Path("keys")
+
+
+@keys.command()
+def init(directory: BrokerDirectory = _DIRECTORY) -> None:
+    """Make a broker's key directory: its own pair, and an empty allow-list."""
+    from telemq.keys import KeyDirectory
+
+    def run() -> int:
+        public = KeyDirectory(directory).create()
+        typer.echo(f"broker: start it with --keys {directory}")
+        typer.echo(f"peers:  need {public} as --broker-key")
+        return 0
+
+    raise typer.Exit(outcome(run))
+
+
+@keys.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Letters, digits, '.', '_', '-'.")],
+    role: Annotated[str, typer.Option(help="producer, consumer or admin.")],
+    directory: Annotated[Path, typer.Option("--dir", help="Where the files go.")] = Path(),
+) -> None:
+    """Make a key pair of a peer: NAME.key, and NAME.key_secret that never leaves its machine."""
+    from telemq.keys import SECRET, write_pair
+
+    def run() -> int:
+        public = write_pair(directory, name, role)
+        typer.echo(f"secret: {directory / (name + SECRET)} (--key of the {role})")
+        typer.echo(f"public: {public} (telemq keys allow {public}, at the broker)")
+        return 0
+
+    raise typer.Exit(outcome(run))
+
+
+@keys.command()
+def allow(
+    file: Annotated[Path, typer.Argument(help="A public key: NAME.key.", show_default=False)],
+    role: Annotated[
+        str, typer.Option(help="producer, consumer or admin; default: what the file says.")
+    ] = "",
+    directory: BrokerDirectory = _DIRECTORY,
+) -> None:
+    """Let a key in; a running broker knows within a second or two."""
+    from telemq.keys import KeyDirectory
+
+    def run() -> int:
+        key = KeyDirectory(directory).allow(file, role)
+        typer.echo(f"allowed: {key.name} as {key.role}")
+        return 0
+
+    raise typer.Exit(outcome(run))
+
+
+@keys.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="As telemq keys list shows it.")],
+    directory: BrokerDirectory = _DIRECTORY,
+) -> None:
+    """Let a key in no more; a running broker ends its sessions within a second or two."""
+    from telemq.keys import KeyDirectory
+
+    def run() -> int:
+        KeyDirectory(directory).revoke(name)
+        typer.echo(f"revoked: {name}")
+        return 0
+
+    raise typer.Exit(outcome(run))
+
+
+@keys.command("list")
+def entries(
+    *,
+    directory: BrokerDirectory = _DIRECTORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show whom a broker lets in, and files that it cannot use."""
+    from telemq.keys import KeyDirectory
+
+    def run() -> int:
+        allowed, wrong = KeyDirectory(directory).entries()
+        if as_json:
+            found = [{"name": key.name, "role": key.role} for key in allowed]
+            typer.echo(json.dumps({"allowed": found, "unusable": wrong}))
+            return 0
+        for key in allowed:
+            typer.echo(f"{key.role:<9} {key.name}")
+        for detail in wrong:
+            typer.echo(f"not used: {detail}", err=True)
+        return 0
+
+    raise typer.Exit(outcome(run))
