@@ -39,7 +39,7 @@ from telemq.broker.inventory import Inventory
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer, Peer, PeerId, PeerTable, Producer
 from telemq.broker.queue import Message
-from telemq.broker.stats import BrokerStats, Counters
+from telemq.broker.stats import BrokerStats, Counters, PeerStats
 from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
     SILENT_BEATS,
@@ -177,11 +177,8 @@ class BrokerCore:
 
     def stats(self) -> BrokerStats:
         """Give a frozen snapshot of all counts."""
-        ready, leases, oldest = (
-            self._inventory.ready,
-            self._inventory.leases,
-            self._inventory.oldest(),
-        )
+        held = self._inventory
+        ready, leases, oldest = held.ready, held.leases, held.oldest()
         roles = [peer.id.role for peer in self._peers.all()]
         return BrokerStats(
             counters=self._counters.copy(),
@@ -200,6 +197,10 @@ class BrokerCore:
             oldest_ns=self._now - oldest.arrived_ns if oldest else 0,
             draining=self._draining,
         )
+
+    def peer_stats(self, now_ns: int, most: int) -> tuple[PeerStats, ...]:
+        """Give a frozen snapshot of each session, longest silent first, at most so many."""
+        return self._peers.stats(now_ns, most)
 
     def check(self) -> None:
         """Assert every invariant; costs a pass over everything, so it is for tests."""
@@ -323,8 +324,11 @@ class BrokerCore:
         self._take_credit(producer, publish.records, size_bytes, "published")
         if held := self._inventory.find(publish.id):
             self._counters.duplicates += 1
+            self._peers.let_go(held.session, held.records)
+            producer.hold(held.records)
             held.session, held.number = producer.session, publish.number
             return
+        producer.accept(publish.records)
         self._inventory.add(
             Message(
                 publish.id,
@@ -347,7 +351,7 @@ class BrokerCore:
             case Settle():
                 for settlement in message.settlements:
                     done = self._inventory.settle(consumer, settlement)
-                    if done and self._peers.of(done.session):
+                    if done and self._peers.let_go(done.session, done.records):
                         self._confirms.setdefault(done.session, []).append(done.number)
             case Credit():
                 consumer.credit_records, consumer.credit_bytes = message.records, message.bytes

@@ -106,6 +106,8 @@ class Inventory:
             return None
         self._end(lease)
         del self._held[message.id]
+        consumer.settled_messages += 1
+        consumer.settled_records += message.records
         if message.dead:
             self._counters.buried += 1
         else:
@@ -138,6 +140,7 @@ class Inventory:
         message = lease.message
         if not message.dead:
             self._counters.redelivered += 1
+            lease.consumer.redelivered += 1
             if message.attempt >= self._attempts_max:
                 message.dead = f"not stored after {message.attempt} deliveries; last time {why}"
         self.ready.give_back(message)

@@ -15,6 +15,7 @@ from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.sockets import Routers
+from telemq.broker.status import StatusBoard
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
@@ -153,11 +154,13 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
     log = get()
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats())
+    board = StatusBoard(server.core, monotonic_ns)
     try:
         ops = OpsServer(
             settings.ops_address,
             ready=metrics.not_ready,
             registry=metrics.registry,
+            documents={"/status.json": board.document},
             insecure=settings.insecure,
         )
     except BaseException:
@@ -171,10 +174,10 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
             ops=ops.address,
         )
         try:
-            _serve(server, metrics, stop)
+            _serve(server, metrics, board, stop)
             server.drain()
             log.info("broker draining", held=_held(server))
-            _serve(server, metrics, stop, until=time.monotonic() + settings.drain_s)
+            _serve(server, metrics, board, stop, until=time.monotonic() + settings.drain_s)
         finally:
             log.info("broker stopped", held=_held(server))
             server.close()
@@ -189,6 +192,7 @@ def _held(server: BrokerServer) -> int:
 def _serve(
     server: BrokerServer,
     metrics: BrokerMetrics,
+    board: StatusBoard,
     stop: threading.Event,
     until: float | None = None,
 ) -> None:
@@ -205,3 +209,4 @@ def _serve(
         if now >= next_snapshot:
             next_snapshot = now + _SNAPSHOT_S
             metrics.snapshot = server.core.stats()
+        board.offer()
