@@ -37,7 +37,7 @@ _EXIT_S = 2.0
 #: Pause before streamers that ended too early are started again.
 _AGAIN_S = 1.0
 _ROWS = "SELECT coalesce(sum(row_count), 0) FROM ledger WHERE stream_id = %s AND first_row < %s"
-_DEAD_LETTERS = "SELECT count(*) FROM dead_letter"
+_DEAD_LETTERS = "SELECT count(*) FROM dead_letter WHERE dropped_at IS NULL"
 
 
 def run(
