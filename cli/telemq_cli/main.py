@@ -10,9 +10,12 @@ from telemq_cli import services
 from telemq_cli import reports
 
 # isort: split
+from telemq_cli import top
+
+# isort: split
 from telemq_cli import dead
 
 # isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "dead", "reports", "services"]
+__all__ = ["app", "bench", "dead", "reports", "services", "top"]

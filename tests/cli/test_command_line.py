@@ -28,6 +28,7 @@ _COMMANDS = {
     "collector": ["collect"],
     "api": ["api"],
     "up": ["up"],
+    "top": ["top"],
     "": ["collect"],
 }
 
@@ -49,7 +50,7 @@ def test_help_names_every_command() -> None:
     assert 0 == shown.returncode
     for name in (
         *("up", "broker", "stream", "collect", "api"),
-        *("verify", "migrate", "openapi", "settings", "sample", "dead"),
+        *("verify", "migrate", "openapi", "settings", "sample", "dead", "top"),
     ):
         assert f" {name} " in shown.stdout
 

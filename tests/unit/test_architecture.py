@@ -17,7 +17,7 @@ PURE = {
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
-    "telemq.streamer.pacing", "telemq.collector.batcher",
+    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -25,11 +25,11 @@ ACTING = {
     "telemq.log", "telemq.health", "telemq.process",
 }  # fmt: skip
 #: What people start; they meet in the protocol, the records and the store, never in each other.
-SERVICES = ("gateway", "streamer", "collector", "up")
+SERVICES = ("gateway", "streamer", "collector", "up", "top")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     ("record", "codec", "protocol", "errors", "setting", "settings", "clock", "terminal"),
-    ("log", "health", "process"),
+    ("log", "health", "process", "upfile"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )

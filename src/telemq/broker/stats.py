@@ -136,6 +136,7 @@ class BrokerStatus:
     Attributes:
         version: of telemq.
         uptime_s: seconds from the broker's start to this snapshot; rates are between two of these.
+        heartbeat_s: how often each peer is heard at least, when all is well.
         stats: the broker as a whole.
         peers: its sessions, longest silent first.
         peers_left_out: how many more there are.
@@ -143,6 +144,7 @@ class BrokerStatus:
 
     version: str
     uptime_s: float
+    heartbeat_s: float
     stats: BrokerStats
     peers: tuple[PeerStats, ...]
     peers_left_out: int

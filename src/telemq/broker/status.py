@@ -60,6 +60,7 @@ class StatusBoard:
         status = BrokerStatus(
             version=__version__,
             uptime_s=(now_ns - self._began_ns) / 1e9,
+            heartbeat_s=self._core.limits.heartbeat_ns / 1e9,
             stats=stats,
             peers=peers,
             peers_left_out=stats.producers + stats.consumers - len(peers),

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 
-from telemq import log
+from telemq import log, upfile
 from telemq.clock import monotonic_ns
 from telemq.errors import StoreError
 from telemq.settings import UpSettings
@@ -77,6 +77,7 @@ def run(
         with (
             Supervisor(plan, log_dir=log_dir) as supervisor,
             Watch(database.dsn, where.broker_ops, where.collector_ops) as watch,
+            upfile.announced(database.data_dir, where.broker_ops),
             display(console) as shown,
         ):
             running = _Running(
