@@ -52,6 +52,7 @@ def test_producer_that_waits_for_room_shows_its_wish() -> None:
         *(shown["producer 2"].wish_records, shown["producer 2"].wish_bytes),
         shown["producer 2"].credit_records,
     )
+    assert 2 == scene.core.stats().producers_waiting
 
 
 def test_consumer_shows_what_it_holds_has_settled_and_sent_back() -> None:

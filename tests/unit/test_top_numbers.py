@@ -46,6 +46,7 @@ def status(
         "capacity_bytes": 1000,
         "producers": 3,
         "consumers": 2,
+        "producers_waiting": 0,
         "oldest_ns": 1_500_000_000,
         "draining": False,
     }

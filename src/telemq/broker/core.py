@@ -194,6 +194,7 @@ class BrokerCore:
             capacity_bytes=self.limits.capacity_bytes,
             producers=roles.count("producer"),
             consumers=roles.count("consumer"),
+            producers_waiting=self._credits.waiting,
             oldest_ns=self._now - oldest.arrived_ns if oldest else 0,
             draining=self._draining,
         )

@@ -37,6 +37,11 @@ class Credits:
         self.records = 0
         self.size_bytes = 0
 
+    @property
+    def waiting(self) -> int:
+        """Producers whose credit does not cover their next message."""
+        return len(self._stuck)
+
     def wishes(self, producer: Producer) -> None:
         """Take note of a new or ended wish."""
         if producer.wish is None:

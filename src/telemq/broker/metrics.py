@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -33,6 +33,10 @@ METRICS = (
     _Row("granted_bytes", "gauge", "Credit not spent, in bytes.", lambda s: s.granted_bytes),
     _Row("capacity_records", "gauge", "Room, in records.", lambda s: s.capacity_records),
     _Row("capacity_bytes", "gauge", "Room, in bytes.", lambda s: s.capacity_bytes),
+    _Row("waiting_producers", "gauge", "Producers whose credit does not cover their next message.",
+         lambda s: s.producers_waiting),
+    _Row("draining", "gauge", "1 while no credit is granted any more, else 0.",
+         lambda s: s.draining),
     _Row("oldest_message_seconds", "gauge", "Age of the oldest message held.",
          lambda s: s.oldest_ns / 1e9),
     _Row("accepted_messages", "counter", "Messages taken in.", lambda s: s.counters.accepted),
@@ -49,6 +53,8 @@ METRICS = (
     _Row("expired_leases", "counter", "Leases that ran out.", lambda s: s.counters.leases_expired),
     _Row("stale_settles", "counter", "Settlements of leases that had ended.",
          lambda s: s.counters.stale_settles),
+    _Row("stale_messages", "counter", "Messages of an earlier session of the same connection.",
+         lambda s: s.counters.stale_messages),
     _Row("silent_peers", "counter", "Sessions ended by silence.",
          lambda s: s.counters.peers_silent),
     _Row("sessions", "counter", "Sessions begun.", lambda s: s.counters.sessions),
@@ -70,6 +76,7 @@ class BrokerMetrics(Collector):
         self.snapshot = snapshot
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def not_ready(self) -> str | None:
         """Say why no producer should come here, or None."""
@@ -80,7 +87,7 @@ class BrokerMetrics(Collector):
         stats = self.snapshot
         for row in METRICS:
             family = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
-            yield family(f"telemq_broker_{row.name}", row.help, value=row.read(stats))
+            yield family(f"telemq_broker_{row.name}", row.help, value=float(row.read(stats)))
         peers = GaugeMetricFamily("telemq_broker_peers", "Open sessions.", labels=["role"])
         peers.add_metric(["producer"], stats.producers)
         peers.add_metric(["consumer"], stats.consumers)

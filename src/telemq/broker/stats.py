@@ -66,6 +66,7 @@ class BrokerStats:
         capacity_bytes: the room.
         producers: sessions of producers.
         consumers: sessions of consumers.
+        producers_waiting: those whose credit does not cover their next message.
         oldest_ns: age of the oldest message held.
         draining: no credit is granted any more.
     """
@@ -83,6 +84,7 @@ class BrokerStats:
     capacity_bytes: int
     producers: int
     consumers: int
+    producers_waiting: int
     oldest_ns: int
     draining: bool
 
