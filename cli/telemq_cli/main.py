@@ -16,6 +16,12 @@ from telemq_cli import journal
 from telemq_cli import keys
 
 # isort: split
+from telemq_cli import top
+
+# isort: split
+from telemq_cli import dead
+
+# isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "journal", "keys", "reports", "services"]
+__all__ = ["app", "bench", "dead", "journal", "keys", "reports", "services", "top"]

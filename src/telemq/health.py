@@ -3,7 +3,7 @@
 ``/healthz`` answers 200 as long as the process can answer at all: it is for "restart me".
 ``/readyz`` answers 503 with the reason while the service cannot do its work (no broker, no
 database): it is for "send me nothing now". Neither asks the database: they tell what the service
-found out last.
+found out last. A service may add read-only JSON documents of its own.
 
 It is a WSGI server of the standard library in a thread, because it must answer while the service's
 own loop is busy, and must cost a worker process nothing to start.
@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from socketserver import TCPServer, ThreadingMixIn
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -24,7 +24,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from telemq.errors import BusyError, SettingError
+from telemq.errors import BusyError, SettingError, TelemqError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -61,6 +61,8 @@ class OpsServer:
         address: ``host:port``; port 0 picks a free one, see `address` of the instance.
         ready: called from another thread; gives None when ready, else the reason why not.
         registry: the service's metrics.
+        documents: by path, such as ``/status.json``; each is called from another thread and gives
+            a JSON document. A `TelemqError` of it is answered with 503 and its text.
 
     Raises:
         SettingError: the address is malformed, or not loopback.
@@ -73,9 +75,11 @@ class OpsServer:
         *,
         ready: Callable[[], str | None],
         registry: CollectorRegistry,
+        documents: Mapping[str, Callable[[], bytes]] | None = None,
         insecure: bool = False,
     ) -> None:
         self._ready = ready
+        self._documents = dict(documents or {})
         self._metrics = make_wsgi_app(registry)
         host, port = host_and_port("--ops-address", address, insecure=insecure)
         server = _ServerV6 if ":" in host else _Server
@@ -96,8 +100,17 @@ class OpsServer:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return cast(Iterable[bytes], self._metrics(environ, start))
-        status, text = "404 Not Found", "not here; try /healthz, /readyz or /metrics"
-        if path == "/healthz":
+        known = ", ".join(("/healthz", "/readyz", "/metrics", *self._documents))
+        status, text = "404 Not Found", f"not here; there are {known}"
+        if document := self._documents.get(path):
+            try:
+                body = document()
+            except TelemqError as error:
+                status, text = "503 Service Unavailable", str(error)
+            else:
+                start("200 OK", [("Content-Type", "application/json")])
+                return [body]
+        elif path == "/healthz":
             status, text = "200 OK", "ok"
         elif path == "/readyz":
             reason = self._ready()

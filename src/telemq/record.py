@@ -7,13 +7,15 @@ in columns, because per-record Python objects cost ten times the time of everyth
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LABEL_BYTES_MAX", "BatchId", "RecordBatch", "Rejection", "SeriesLabels"]
+__all__ = ["LABEL_BYTES_MAX", "BatchId", "RecordBatch", "Rejection", "SeriesLabels", "reject_times"]
 
 #: Longest label accepted. labels_raw of a real exporter is 300 bytes; a megabyte is an attack.
 LABEL_BYTES_MAX = 65_536
@@ -24,6 +26,7 @@ _KEY_BYTES_MAX = 1024
 #: Of a record that is rejected after decoding, this much is kept: a label may be long, and every
 #: record of its series be rejected.
 _REJECTED_CHARS_MAX = 4096
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SeriesLabels(NamedTuple):
@@ -134,7 +137,7 @@ class RecordBatch:
         if not bad.any():
             return self
         more = [
-            Rejection(int(offset), reason, f"t={t} v={v} {self.series[s]}"[:_REJECTED_CHARS_MAX])
+            Rejection(int(offset), reason, _spell(self.series[s], int(t), float(v)))
             for offset, s, t, v in zip(
                 self.offsets()[bad],
                 self.series_index[bad],
@@ -151,3 +154,29 @@ class RecordBatch:
             self.value[keep],
             tuple(sorted([*self.rejected, *more])),
         )
+
+
+def _spell(labels: SeriesLabels, time_us: int, value: float) -> str:
+    """Spell a record as a `telemq.record`, so that its dead letter can be retried.
+
+    One that is too long, or whose time no calendar has, is told in words instead, and cut.
+    """
+    try:
+        moment = (_EPOCH + timedelta(microseconds=time_us)).isoformat()
+    except OverflowError:
+        return f"t={time_us} v={value} {labels}"[:_REJECTED_CHARS_MAX]
+    fields = {"timestamp": moment, "value": value, **labels._asdict()}
+    text = json.dumps(fields, ensure_ascii=False)
+    if len(text) > _REJECTED_CHARS_MAX:
+        return f"t={time_us} v={value} {labels}"[:_REJECTED_CHARS_MAX]
+    return text
+
+
+def reject_times(batch: RecordBatch, oldest_us: int, latest_us: int) -> RecordBatch:
+    """Give the batch with those records rejected whose time is outside the limits, inclusive."""
+    batch = batch.reject(batch.time_us < oldest_us, f"time is before {_shown(oldest_us)}")
+    return batch.reject(batch.time_us > latest_us, f"time is after {_shown(latest_us)}")
+
+
+def _shown(time_us: int) -> str:
+    return f"{np.datetime64(time_us // 1_000_000, 's')}Z"

@@ -26,6 +26,7 @@ __all__ = [
     "Common",
     "StoreSettings",
     "StreamerSettings",
+    "TopSettings",
     "UpSettings",
     "table",
 ]
@@ -416,6 +417,26 @@ class UpSettings(StoreSettings):
         return self.rate or (0.0 if self.rows else _RATE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopSettings(StoreSettings):
+    """`telemq top`."""
+
+    component: ClassVar[str] = "top"
+
+    broker: str = setting(
+        "",
+        "Ops addresses of brokers, separated by commas, such as http://127.0.0.1:9601; "
+        "empty means that of the telemq up of --data-dir, else http://127.0.0.1:9601.",
+    )
+    interval_s: float = setting(2.0, "Time between two readings.", unit="s", low=1, high=3600)
+    wait_s: float = setting(3.0, "Longest wait for a broker's answer.", unit="s", low=0.1, high=300)
+    sort: str = setting(
+        "trouble",
+        "Which peers come first: those in trouble, then the fastest; or the fastest.",
+        choices=("trouble", "rate"),
+    )
+
+
 #: What a bundled fleet of some dozen GPUs yields at one scrape a second, or nearly so.
 _RATE = 1000.0
 
@@ -426,6 +447,7 @@ COMPONENTS: tuple[type[Common], ...] = (
     CollectorSettings,
     ApiSettings,
     UpSettings,
+    TopSettings,
 )
 
 

@@ -29,6 +29,7 @@ _COMMANDS = {
     "collector": ["collect"],
     "api": ["api"],
     "up": ["up"],
+    "top": ["top"],
     "": ["collect"],
 }
 
@@ -50,7 +51,7 @@ def test_help_names_every_command() -> None:
     assert 0 == shown.returncode
     for name in (
         *("up", "broker", "stream", "collect", "api"),
-        *("verify", "migrate", "openapi", "settings", "sample"),
+        *("verify", "migrate", "openapi", "settings", "sample", "dead", "top"),
     ):
         assert f" {name} " in shown.stdout
 
@@ -229,7 +230,10 @@ def test_verify_does_not_make_a_database(tmp_path: Path) -> None:
 def test_migrate_tells_what_it_did(postgres: Databases) -> None:
     """An administrator migrates before an upgrade, and again to be sure."""
     with postgres.fresh(migrated=False) as dsn:
-        assert "applied 0001_store" in _telemq("migrate", TELEMQ_DSN=dsn).stdout
+        assert (
+            "applied 0001_store\napplied 0002_dead_letter_dropped\n"
+            == _telemq("migrate", TELEMQ_DSN=dsn).stdout
+        )
         assert "nothing to do\n" == _telemq("migrate", TELEMQ_DSN=dsn).stdout
 
 

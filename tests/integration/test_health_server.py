@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from telemq import health
-from telemq.errors import BusyError, SettingError
+from telemq.errors import BusyError, SettingError, TelemqError
 from telemq.health import OpsServer
 
 
@@ -79,6 +79,26 @@ def test_unknown_path_is_404_that_names_the_known(address: str) -> None:
     status, text = _get(address, "/")
     assert 404 == status
     assert "/readyz" in text
+
+
+def test_document_is_json_and_its_failure_is_503_with_the_reason(service: Service) -> None:
+    """A service has a page of its own, and now and then cannot make it."""
+    answers = iter([b"[1]"])
+
+    def document() -> bytes:
+        for answer in answers:
+            return answer
+        raise TelemqError("nothing left to tell")
+
+    with OpsServer(
+        "127.0.0.1:0",
+        ready=service.ready,
+        registry=service.registry,
+        documents={"/own.json": document},
+    ) as server:
+        assert (200, "[1]") == _get(server.address, "/own.json")
+        assert (503, "nothing left to tell\n") == _get(server.address, "/own.json")
+        assert "/own.json" in _get(server.address, "/")[1]
 
 
 def test_busy_address_names_flag_and_address(address: str, service: Service) -> None:

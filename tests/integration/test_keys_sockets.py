@@ -273,7 +273,7 @@ def test_metrics_tell_who_was_let_in_and_who_was_not() -> None:
     shown = generate_latest(metrics.registry).decode()
     assert 'telemq_broker_denied_handshakes_total{reason="unknown_key"} 7.0' in shown
     assert "telemq_broker_allowed_keys 3.0" in shown
-    assert "telemq_broker_unheard_messages_total 2.0" in shown
+    assert "telemq_broker_revoked_messages_total 2.0" in shown
 
 
 def test_too_few_descriptors_are_told_at_the_start(

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from telemq.store.embedded import EmbeddedPostgres
+from tests.support.commands import telemq
 from tests.support.up import UP, Up, counts, running_up, wait_until_gone
 
 pytestmark = pytest.mark.e2e
@@ -65,6 +66,21 @@ def test_interrupt_drains_and_gives_leases_back(data_dir: Path) -> None:
     assert 0 == held
     assert stored <= reserved
     wait_until_gone(data_dir)
+
+
+def test_top_finds_the_broker_of_a_running_up(data_dir: Path) -> None:
+    """Ports were picked; in a second terminal nobody wants to look them up."""
+    with running_up(data_dir, "--rate=5000") as up:
+        _until_stored(up)
+        assert 0o600 == (data_dir / "up.json").stat().st_mode & 0o777
+        got = telemq("top", "--once", "--json", "--interval-s=1", f"--data-dir={data_dir}")
+        assert (0, "") == (got.returncode, got.stderr)
+        shown = json.loads(got.stdout)
+        assert {"producer", "consumer"} == {p["role"] for p in shown["brokers"][0]["peers"]}
+        assert shown["totals"]["settled_per_s"] > 0
+        up.process.send_signal(signal.SIGINT)
+        assert 0 == up.wait()
+    assert not (data_dir / "up.json").exists()
 
 
 def test_time_is_over(data_dir: Path) -> None:

@@ -157,6 +157,12 @@ def _duplicate_is_queued_twice() -> Iterator[None]:
 
 
 @_fault("confirms")
+def _producer_s_held_messages_are_not_counted() -> Iterator[None]:
+    with patch.object(Producer, "hold", lambda _self, _records: None):
+        yield
+
+
+@_fault("confirms")
 def _confirm_goes_to_the_first_publisher() -> Iterator[None]:
     publish = BrokerCore._publish
 

@@ -12,15 +12,15 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
-    "telemq.setting", "telemq.settings",
+    "telemq.setting", "telemq.settings", "telemq.terminal",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
     "telemq.broker.entries",
     "telemq.broker.journaled",
-    "telemq.broker.admission",
+    "telemq.broker.admission", "telemq.broker.snapshot",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
-    "telemq.streamer.pacing", "telemq.collector.batcher",
+    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -28,11 +28,11 @@ ACTING = {
     "telemq.log", "telemq.health", "telemq.process",
 }  # fmt: skip
 #: What people start; they meet in the protocol, the records and the store, never in each other.
-SERVICES = ("gateway", "streamer", "collector", "up")
+SERVICES = ("gateway", "streamer", "collector", "up", "top")
 #: What may only be imported from above, lowest first.
 LAYERS = (
-    ("record", "codec", "protocol", "errors", "setting", "settings", "clock"),
-    ("log", "health", "process", "certificate", "keys"),
+    ("record", "codec", "protocol", "errors", "setting", "settings", "clock", "terminal"),
+    ("log", "health", "process", "upfile", "certificate", "keys"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )

@@ -10,8 +10,8 @@ import pytest
 
 from telemq.client.session import Delivery
 from telemq.codec import BATCH, RECORD, Encoder
-from telemq.collector.intake import Intake, batch_id, reject_times
-from telemq.record import BatchId
+from telemq.collector.intake import Intake, batch_id
+from telemq.record import BatchId, reject_times
 from tests.support.batches import NOW_US, labels, record_batch
 
 DAY_US = 86_400_000_000

@@ -87,8 +87,10 @@ def test_rejecting_more_keeps_every_place() -> None:
     assert [0, 3] == after.offsets().tolist()
     assert [10, 30] == after.value.tolist()
     assert [(1, "bad"), (2, "too old")] == [r[:2] for r in after.rejected]
-    assert "t=1 v=20.0" in after.rejected[1].payload
-    assert "uuid='GPU-1'" in after.rejected[1].payload
+    assert '"timestamp": "1970-01-01T00:00:00.000001+00:00", "value": 20.0' in (
+        after.rejected[1].payload
+    )
+    assert '"uuid": "GPU-1"' in after.rejected[1].payload
 
 
 def test_rejecting_nothing_gives_the_same_batch() -> None:

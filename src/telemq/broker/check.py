@@ -56,6 +56,13 @@ def _check_places(core: BrokerCore) -> None:
     ids = [message.id for message in ready + leased]
     assert len(ids) == len(set(ids)), "P3: a message is in two places"
     assert set(ids) == set(core._inventory._held), "P3: a message is in no place"
+    for peer in core._peers.all():
+        if isinstance(peer, Producer):
+            own = [m.records for m in ready + leased if m.session == peer.session]
+            shown = (peer.held_messages, peer.held_records)
+            assert shown == (len(own), sum(own)), (
+                "confirms: a producer's held messages are miscounted"
+            )
     for part, messages in ((core._inventory.ready, ready), (core._inventory.leases, leased)):
         assert part.records == sum(m.records for m in messages), "P1: records miscounted"
         assert part.size_bytes == sum(m.size_bytes for m in messages), "P1: bytes miscounted"

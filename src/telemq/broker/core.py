@@ -43,7 +43,7 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
 from telemq.broker.peers import Consumer, Outgoing, Peer, PeerId, PeerTable, Producer
 from telemq.broker.queue import Message
-from telemq.broker.stats import BrokerStats, Counters
+from telemq.broker.stats import BrokerStats, Counters, PeerStats
 from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
     SILENT_BEATS,
@@ -187,27 +187,13 @@ class BrokerCore:
 
     def stats(self) -> BrokerStats:
         """Give a frozen snapshot of all counts."""
-        held = self._inventory
-        ready, leases, oldest = held.ready, held.leases, held.oldest()
-        roles = [peer.id.role for peer in self._peers.all()]
-        return BrokerStats(
-            counters=self._counters.copy(),
-            ready_messages=len(ready),
-            ready_records=ready.records,
-            ready_bytes=ready.size_bytes,
-            leased_messages=len(leases),
-            leased_records=leases.records,
-            leased_bytes=leases.size_bytes,
-            granted_records=self._credits.records,
-            granted_bytes=self._credits.size_bytes,
-            capacity_records=self.limits.capacity_records,
-            capacity_bytes=self.limits.capacity_bytes,
-            producers=roles.count("producer"),
-            consumers=roles.count("consumer"),
-            producers_waiting=self._credits.waiting,
-            oldest_ns=self._now - oldest.arrived_ns if oldest else 0,
-            draining=self._draining,
-        )
+        from telemq.broker.snapshot import snapshot  # noqa: PLC0415 - it reads this module's class
+
+        return snapshot(self)
+
+    def peer_stats(self, now_ns: int, most: int) -> tuple[PeerStats, ...]:
+        """Give a frozen snapshot of each session, longest silent first, at most so many."""
+        return self._peers.stats(now_ns, most)
 
     def check(self) -> None:
         """Assert every invariant; costs a pass over everything, so it is for tests."""
@@ -339,9 +325,12 @@ class BrokerCore:
         self._take_credit(producer, publish.records, size_bytes, "published")
         if held := self._inventory.find(publish.id):
             self._counters.duplicates += 1
+            self._peers.let_go(held.session, held.records)
+            producer.hold(held.records)
             held.session, held.number = producer.session, publish.number
             return
         self._place += 1
+        producer.accept(publish.records)
         self._inventory.add(
             Message(
                 publish.id,
@@ -364,7 +353,7 @@ class BrokerCore:
             case Settle():
                 for settlement in message.settlements:
                     done = self._inventory.settle(consumer, settlement, self._now)
-                    if done and self._peers.of(done.session):
+                    if done and self._peers.let_go(done.session, done.records):
                         self._confirms.setdefault(done.session, []).append(done.number)
             case Credit():
                 consumer.credit_records, consumer.credit_bytes = message.records, message.bytes

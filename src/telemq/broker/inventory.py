@@ -109,6 +109,8 @@ class Inventory:
             return None
         self._end(lease)
         del self._held[message.id]
+        consumer.settled_messages += 1
+        consumer.settled_records += message.records
         if message.dead:
             self._counters.buried += 1
         else:
@@ -141,6 +143,7 @@ class Inventory:
         message = lease.message
         if not message.dead:
             self._counters.redelivered += 1
+            lease.consumer.redelivered += 1
             if message.attempt >= self._limits.attempts_max:
                 message.dead = f"not stored after {message.attempt} deliveries; last time {why}"
         if until_ns is None:

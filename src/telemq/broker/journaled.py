@@ -83,7 +83,7 @@ class JournaledCore(BrokerCore):
 
     def _confirm(self, message: Message) -> None:
         """Confirm a message to whoever published it last, if they are still there."""
-        if self._peers.of(message.session):
+        if self._peers.let_go(message.session, message.records):
             self._confirms.setdefault(message.session, []).append(message.number)
         message.session = ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -37,6 +37,8 @@ METRICS = (
     _Row("capacity_bytes", "gauge", "Room, in bytes.", lambda s: s.capacity_bytes),
     _Row("waiting_producers", "gauge", "Producers that wait for room for their next message.",
          lambda s: s.producers_waiting),
+    _Row("draining", "gauge", "1 while no credit is granted any more, else 0.",
+         lambda s: s.draining),
     _Row("oldest_message_seconds", "gauge", "Age of the oldest message held.",
          lambda s: s.oldest_ns / 1e9),
     _Row("accepted_messages", "counter", "Messages taken in.", lambda s: s.counters.accepted),
@@ -55,6 +57,8 @@ METRICS = (
     _Row("expired_leases", "counter", "Leases that ran out.", lambda s: s.counters.leases_expired),
     _Row("stale_settles", "counter", "Settlements of leases that had ended.",
          lambda s: s.counters.stale_settles),
+    _Row("stale_messages", "counter", "Messages of an earlier session of the same connection.",
+         lambda s: s.counters.stale_messages),
     _Row("silent_peers", "counter", "Sessions ended by silence.",
          lambda s: s.counters.peers_silent),
     _Row("unheard_messages", "counter",
@@ -84,6 +88,7 @@ class BrokerMetrics(Collector):
         self.door: DoorStats | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def not_ready(self) -> str | None:
         """Say why no producer should come here, or None."""
@@ -98,7 +103,7 @@ class BrokerMetrics(Collector):
         stats = self.snapshot
         for row in METRICS:
             family = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
-            yield family(f"telemq_broker_{row.name}", row.help, value=row.read(stats))
+            yield family(f"telemq_broker_{row.name}", row.help, value=float(row.read(stats)))
         peers = GaugeMetricFamily("telemq_broker_peers", "Open sessions.", labels=["role"])
         peers.add_metric(["producer"], stats.producers)
         peers.add_metric(["consumer"], stats.consumers)
@@ -126,7 +131,7 @@ def _door_metrics(door: DoorStats) -> Iterator[Metric]:
         denied.add_metric([reason], count)
     yield denied
     yield CounterMetricFamily(
-        "telemq_broker_unheard_messages",
+        "telemq_broker_revoked_messages",
         "Messages of connections whose key was revoked.",
         value=door.unheard,
     )

@@ -9,11 +9,13 @@ order of last hearing and last speaking give every deadline exactly, without a h
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telemq.broker.lease import Lease
+from telemq.broker.stats import PeerStats
 from telemq.protocol import FromBroker, Payload, Role, Want
 
 __all__ = ["Consumer", "Outgoing", "Peer", "PeerId", "PeerTable", "Producer"]
@@ -60,6 +62,8 @@ class Peer:
         said: number of the last message to it.
         heard_ns: when the last message from it came.
         said_ns: when the last message to it went.
+        began_ns: when the session began.
+        place: which session of this broker it is, from 1.
     """
 
     id: PeerId
@@ -69,6 +73,8 @@ class Peer:
     said: int
     heard_ns: int
     said_ns: int
+    began_ns: int
+    place: int
 
 
 @dataclass(slots=True, eq=False)
@@ -80,12 +86,39 @@ class Producer(Peer):
         credit_bytes: granted and not spent.
         wish: its standing WANT, or None.
         grants: how many it has had.
+        held_messages: its messages that are not settled.
+        held_records: records in them.
+        accepted_messages: taken from it into the queue.
+        accepted_records: records in them.
     """
 
     credit_records: int = 0
     credit_bytes: int = 0
     wish: Want | None = None
     grants: int = 0
+    held_messages: int = 0
+    held_records: int = 0
+    accepted_messages: int = 0
+    accepted_records: int = 0
+
+    def accept(self, records: int) -> None:
+        """Count a message that was taken from it into the queue."""
+        self.accepted_messages += 1
+        self.accepted_records += records
+        self.hold(records)
+
+    def hold(self, records: int) -> None:
+        """Count a message in the queue whose confirm goes to it."""
+        self.held_messages += 1
+        self.held_records += records
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its credit does not cover its next message."""
+        wish = self.wish
+        return wish is not None and (
+            self.credit_records < wish.least_records or self.credit_bytes < wish.least_bytes
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +132,9 @@ class Consumer(Peer):
         out_bytes: bytes delivered and not settled.
         leases: its live leases by number, in order of delivery.
         in_ring: it waits in the broker's ring of consumers that may have room.
+        settled_messages: stored or kept as dead letters by it.
+        settled_records: records in them.
+        redelivered: messages that went back to the queue from it.
     """
 
     credit_records: int = 0
@@ -107,6 +143,9 @@ class Consumer(Peer):
     out_bytes: int = 0
     leases: dict[int, Lease] = field(default_factory=dict)
     in_ring: bool = False
+    settled_messages: int = 0
+    settled_records: int = 0
+    redelivered: int = 0
 
     def fits(self, records: int, size_bytes: int) -> bool:
         """Tell whether a message may be delivered now.
@@ -150,7 +189,17 @@ class PeerTable:
             self._opened.to_bytes(8, "big"), key=self._secret, digest_size=8
         ).hexdigest()
         kind = Producer if id.role == "producer" else Consumer
-        peer = kind(id, token, name, heard=0, said=0, heard_ns=now_ns, said_ns=now_ns)
+        peer = kind(
+            id,
+            token,
+            name,
+            0,
+            0,
+            heard_ns=now_ns,
+            said_ns=now_ns,
+            began_ns=now_ns,
+            place=self._opened,
+        )
         self._by_heard[id] = self._by_said[id] = self._by_session[token] = peer
         return peer
 
@@ -165,6 +214,14 @@ class PeerTable:
     def of(self, session: str) -> Peer | None:
         """Find the session of a token."""
         return self._by_session.get(session)
+
+    def let_go(self, session: str, records: int) -> bool:
+        """Count off a message of a producer's; tell whether its session is still there."""
+        peer = self._by_session.get(session)
+        if isinstance(peer, Producer):
+            peer.held_messages -= 1
+            peer.held_records -= records
+        return peer is not None
 
     def heard(self, peer: Peer, now_ns: int) -> None:
         """Note that a message came."""
@@ -209,3 +266,47 @@ class PeerTable:
     def all(self) -> list[Peer]:
         """List every open session, longest silent first."""
         return list(self._by_heard.values())
+
+    def stats(self, now_ns: int, most: int) -> tuple[PeerStats, ...]:
+        """Give a frozen snapshot of each session, longest silent first, at most so many."""
+        peers = itertools.islice(self._by_heard.values(), most)
+        return tuple(_stats(peer, now_ns) for peer in peers)
+
+
+def _stats(peer: Peer, now_ns: int) -> PeerStats:
+    age_s, silent_s = (now_ns - peer.began_ns) / 1e9, (now_ns - peer.heard_ns) / 1e9
+    if isinstance(peer, Producer):
+        wish = peer.wish if peer.is_waiting else None
+        return PeerStats(
+            role="producer",
+            name=peer.name,
+            key=peer.id.key.partition("/")[0],
+            session=f"producer {peer.place}",
+            age_s=age_s,
+            silent_s=silent_s,
+            credit_records=peer.credit_records,
+            credit_bytes=peer.credit_bytes,
+            wish_records=wish.least_records if wish else 0,
+            wish_bytes=wish.least_bytes if wish else 0,
+            held_messages=peer.held_messages,
+            held_records=peer.held_records,
+            done_messages=peer.accepted_messages,
+            done_records=peer.accepted_records,
+        )
+    assert isinstance(peer, Consumer), "there are two roles"
+    return PeerStats(
+        role="consumer",
+        name=peer.name,
+        key=peer.id.key.partition("/")[0],
+        session=f"consumer {peer.place}",
+        age_s=age_s,
+        silent_s=silent_s,
+        credit_records=peer.credit_records,
+        credit_bytes=peer.credit_bytes,
+        held_messages=len(peer.leases),
+        held_records=peer.out_records,
+        held_bytes=peer.out_bytes,
+        done_messages=peer.settled_messages,
+        done_records=peer.settled_records,
+        redelivered=peer.redelivered,
+    )

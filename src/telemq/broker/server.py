@@ -20,6 +20,7 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.pressure import Pressure
 from telemq.broker.sockets import Routers
+from telemq.broker.status import StatusBoard
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
@@ -208,11 +209,13 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
     ensure_descriptors(settings.peers_max)
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats(), server.journal_stats())
+    board = StatusBoard(server.core, monotonic_ns)
     try:
         ops = OpsServer(
             settings.ops_address,
             ready=metrics.not_ready,
             registry=metrics.registry,
+            documents={"/status.json": board.document},
             insecure=settings.insecure,
         )
     except BaseException:
@@ -226,10 +229,10 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
             ops=ops.address,
         )
         try:
-            _serve(server, metrics, stop)
+            _serve(server, metrics, board, stop)
             server.drain()
             log.info("broker draining", held=_held(server), at_risk=server.messages_at_risk())
-            _serve(server, metrics, stop, until=time.monotonic() + settings.drain_s)
+            _serve(server, metrics, board, stop, until=time.monotonic() + settings.drain_s)
         finally:
             log.info("broker stopped", held=_held(server))
             server.close()
@@ -244,6 +247,7 @@ def _held(server: BrokerServer) -> int:
 def _serve(
     server: BrokerServer,
     metrics: BrokerMetrics,
+    board: StatusBoard,
     stop: threading.Event,
     until: float | None = None,
 ) -> None:
@@ -263,3 +267,4 @@ def _serve(
             pressure.note(metrics.snapshot)
             metrics.journal = server.journal_stats()
             metrics.door = server.door_stats()
+        board.offer()

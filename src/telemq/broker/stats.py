@@ -1,10 +1,12 @@
-"""What a broker counts: running totals, and a snapshot of its state."""
+"""What a broker counts: running totals, and snapshots of its state and of its peers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-__all__ = ["BrokerStats", "Counters"]
+import msgspec
+
+__all__ = ["BrokerStats", "BrokerStatus", "Counters", "PeerStats"]
 
 
 @dataclass(slots=True)
@@ -89,3 +91,66 @@ class BrokerStats:
     producers_waiting: int
     oldest_ns: int
     draining: bool
+
+
+# A struct, because thousands are made at a time by the broker's own thread: 4,096 frozen
+# dataclasses took 13 ms, these take 3.
+class PeerStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One session at one moment; what is not of its role is 0.
+
+    Attributes:
+        role: ``producer`` or ``consumer``.
+        name: what the peer calls itself.
+        session: a name of the session, the same in every snapshot; not its token.
+        key: name of the key that the peer showed; empty without keys.
+        age_s: seconds since the session began.
+        silent_s: seconds since the peer was heard last.
+        credit_records: a producer's unspent credit; what a consumer takes at a time.
+        credit_bytes: the same in bytes.
+        wish_records: what a producer needs for its next message; 0 when it waits for nothing.
+        wish_bytes: the same in bytes.
+        held_messages: a producer's messages that are not settled; what a consumer has leased.
+        held_records: records in them.
+        held_bytes: payload bytes that a consumer has leased.
+        done_messages: accepted from a producer, settled by a consumer, since the session began.
+        done_records: records in them.
+        redelivered: messages that went back to the queue from this consumer.
+    """
+
+    role: str
+    name: str
+    session: str
+    key: str = ""
+    age_s: float
+    silent_s: float
+    credit_records: int
+    credit_bytes: int
+    wish_records: int = 0
+    wish_bytes: int = 0
+    held_messages: int
+    held_records: int
+    held_bytes: int = 0
+    done_messages: int
+    done_records: int
+    redelivered: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerStatus:
+    """All that a broker tells of itself: the document ``/status.json`` of its ops address.
+
+    Attributes:
+        version: of telemq.
+        uptime_s: seconds from the broker's start to this snapshot; rates are between two of these.
+        heartbeat_s: how often each peer is heard at least, when all is well.
+        stats: the broker as a whole.
+        peers: its sessions, longest silent first.
+        peers_left_out: how many more there are.
+    """
+
+    version: str
+    uptime_s: float
+    heartbeat_s: float
+    stats: BrokerStats
+    peers: tuple[PeerStats, ...]
+    peers_left_out: int

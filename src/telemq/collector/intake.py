@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import numpy as np
-
 from telemq.client.session import Delivery
 from telemq.codec import Decoder
 from telemq.errors import RecordError
-from telemq.record import BatchId, RecordBatch
+from telemq.record import BatchId, reject_times
 from telemq.store.writer import StoredBatch
 
-__all__ = ["Intake", "batch_id", "reject_times"]
+__all__ = ["Intake", "batch_id"]
 
 _SECOND_US = 1_000_000
 _DAY_US = 86_400 * _SECOND_US
@@ -68,13 +66,3 @@ def batch_id(message_id: str) -> BatchId:
     stream_id, first_row = BatchId.parse(message_id)
     digest = blake2b(stream_id.encode(), digest_size=8).hexdigest()
     return BatchId(f"{stream_id.replace(chr(0), '␀')}~{digest}", first_row)
-
-
-def reject_times(batch: RecordBatch, oldest_us: int, latest_us: int) -> RecordBatch:
-    """Give the batch with those records rejected whose time is outside the limits, inclusive."""
-    batch = batch.reject(batch.time_us < oldest_us, f"time is before {_shown(oldest_us)}")
-    return batch.reject(batch.time_us > latest_us, f"time is after {_shown(latest_us)}")
-
-
-def _shown(time_us: int) -> str:
-    return f"{np.datetime64(time_us // _SECOND_US, 's')}Z"

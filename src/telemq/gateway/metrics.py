@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -69,6 +69,7 @@ class GatewayMetrics:
         self._rows = self._counter("telemq_api_rows_sent_total")
         self._cut = self._counter("telemq_api_answers_cut_total")
         self.registry.register(_Pool(reader))
+        ProcessCollector(registry=self.registry)
 
     def _counter(self, name: str) -> Counter:
         return Counter(name, _HELP[name], _LABELS[name], registry=self.registry)

@@ -36,7 +36,18 @@ from telemq.record import BatchId, RecordBatch
 from telemq.store.partitions import Partitions
 from telemq.store.series import SeriesIds
 
-__all__ = ["PAYLOAD_BYTES_MAX", "REASON_MAX", "Stored", "StoredBatch", "Writer"]
+__all__ = [
+    "PAYLOAD_BYTES_MAX",
+    "REASON_MAX",
+    "Stored",
+    "StoredBatch",
+    "Writer",
+    "copy_samples",
+    "days_of",
+    "dead_letters",
+    "is_refusal",
+    "refusal_text",
+]
 
 #: Longest reason of a dead letter, in characters: that of the wire protocol.
 REASON_MAX = 1000
@@ -168,20 +179,22 @@ class Writer:
             try:
                 return again + self._commit(unique)
             except psycopg.Error as error:
-                _raise_unless_refusal(error)
+                if not is_refusal(error):
+                    raise
             # A partition or a series that somebody has removed looks the same as bad data.
             self._partitions.forget()
             self._series.forget()
             return again + self._bisect(unique)
         except psycopg.Error as error:
-            raise StoreError(f"cannot store: {_text(error)}") from error
+            raise StoreError(f"cannot store: {refusal_text(error)}") from error
 
     def _bisect(self, batches: list[StoredBatch]) -> Stored:
         try:
             return self._commit(batches)
         except psycopg.Error as error:
-            _raise_unless_refusal(error)
-            reason = _text(error)
+            if not is_refusal(error):
+                raise
+            reason = refusal_text(error)
         if len(batches) > 1:
             half = len(batches) // 2
             return self._bisect(batches[:half]) + self._bisect(batches[half:])
@@ -191,14 +204,16 @@ class Writer:
 
     def _commit(self, batches: list[StoredBatch]) -> Stored:
         decoded = {b.id: b.batch for b in batches if b.batch is not None}
-        self._partitions.ensure(_days(decoded.values()), today=datetime.now(UTC).date())
+        self._partitions.ensure(days_of(decoded.values()), today=datetime.now(UTC).date())
         resolved = self._series.resolve([batch.series for batch in decoded.values()])
         ids = dict(zip(decoded, resolved, strict=True))
         with self._conn.transaction():
             new = self._insert_ledger(batches)
             fresh = [b for b in batches if b.id in new]
             disputed = self._disputed([b for b in batches if b.id not in new])
-            self._copy_samples([(batch, ids[key]) for key, batch in decoded.items() if key in new])
+            copy_samples(
+                self._conn, [(batch, ids[key]) for key, batch in decoded.items() if key in new]
+            )
             self._insert_dead_letters(fresh)
             self._close_leases(batches)
             self._fail_point("before_commit")
@@ -243,22 +258,8 @@ class Writer:
         )
         return tuple(BatchId(stream_id, first_row) for stream_id, first_row in rows)
 
-    def _copy_samples(self, batches: list[tuple[RecordBatch, npt.NDArray[np.int32]]]) -> None:
-        if not any(len(batch.value) for batch, _ in batches):
-            return
-        data = _copy_data(
-            np.concatenate([ids[batch.series_index] for batch, ids in batches]),
-            np.concatenate([batch.time_us for batch, _ in batches]),
-            np.concatenate([batch.value for batch, _ in batches]),
-        )
-        with (
-            self._conn.cursor() as cursor,
-            cursor.copy("COPY sample (series_id, ts, value) FROM STDIN (FORMAT BINARY)") as copy,
-        ):
-            copy.write(data)
-
     def _insert_dead_letters(self, batches: list[StoredBatch]) -> None:
-        letters = [letter for b in batches for letter in _dead_letters(b)]
+        letters = [letter for b in batches for letter in dead_letters(b)]
         if not letters:
             return
         self._conn.execute(
@@ -280,6 +281,29 @@ class Writer:
         )
 
 
+def copy_samples(
+    conn: psycopg.Connection[Any], batches: Sequence[tuple[RecordBatch, npt.NDArray[np.int32]]]
+) -> None:
+    """Copy the records of some batches into `sample`, in one go.
+
+    Args:
+        conn: in a transaction.
+        batches: each with the ids of its series; the partitions of their days must be there.
+    """
+    if not any(len(batch.value) for batch, _ in batches):
+        return
+    data = _copy_data(
+        np.concatenate([ids[batch.series_index] for batch, ids in batches]),
+        np.concatenate([batch.time_us for batch, _ in batches]),
+        np.concatenate([batch.value for batch, _ in batches]),
+    )
+    with (
+        conn.cursor() as cursor,
+        cursor.copy("COPY sample (series_id, ts, value) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.write(data)
+
+
 def _copy_data(
     series_id: npt.NDArray[np.int32], time_us: npt.NDArray[np.int64], value: npt.NDArray[np.float64]
 ) -> bytes:
@@ -297,14 +321,16 @@ def _keys(batches: list[StoredBatch]) -> list[list[Any]]:
     return [[b.id.stream_id for b in batches], [b.id.first_row for b in batches]]
 
 
-def _days(batches: Iterable[RecordBatch]) -> list[date]:
+def days_of(batches: Iterable[RecordBatch]) -> list[date]:
+    """Give the days, in UTC, on which the batches' records lie."""
     days: set[int] = set()
     for batch in batches:
         days.update(np.unique(batch.time_us // _DAY_US).tolist())
     return [date(1970, 1, 1) + timedelta(days=day) for day in days]
 
 
-def _dead_letters(batch: StoredBatch) -> list[tuple[str, int, int, str, bytes]]:
+def dead_letters(batch: StoredBatch) -> list[tuple[str, int, int, str, bytes]]:
+    """Give the dead letters of a batch: stream, first row, row count, reason, payload."""
     if batch.batch is None:
         return [_dead_letter(batch.id, 0, batch.row_count, batch.reason, batch.payload)]
     return [
@@ -325,13 +351,14 @@ def _dead_letter(
     return (id.stream_id, id.first_row + offset, row_count, reason[:REASON_MAX], kept)
 
 
-def _raise_unless_refusal(error: psycopg.Error) -> None:
+def is_refusal(error: psycopg.Error) -> bool:
+    """Tell whether an error blames the data, and not the connection, the server or the schema."""
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-        return
-    if not (error.sqlstate or "").startswith(_REFUSALS):
-        raise error
+        return True
+    return (error.sqlstate or "").startswith(_REFUSALS)
 
 
-def _text(error: psycopg.Error) -> str:
+def refusal_text(error: psycopg.Error) -> str:
+    """Say what Postgres said, without any of the data."""
     # The detail and context would repeat the data.
     return error.diag.message_primary or str(error) or type(error).__name__

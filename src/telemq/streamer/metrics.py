@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -77,6 +77,8 @@ METRICS = (
          lambda s: s.postgres_retries),
     _Row("broker_sessions", "counter", "Sessions begun with the broker.",
          lambda s: s.broker_sessions),
+    _Row("ready", "gauge", "1 while Postgres and the broker can be used, else 0.",
+         lambda s: not s.reason),
     _Row("source_rows", "gauge", "Rows of the source.", lambda s: s.source_rows),
     _Row("source_bad_rows", "gauge", "Rows of the source that are no records.",
          lambda s: s.source_bad_rows),
@@ -95,6 +97,7 @@ class StreamerMetrics(Collector):
         self.snapshot = StreamerStats()
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def not_ready(self) -> str | None:
         """Say why the streamer cannot do its work, or None."""
@@ -105,4 +108,4 @@ class StreamerMetrics(Collector):
         stats = self.snapshot
         for row in METRICS:
             family = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
-            yield family(f"telemq_streamer_{row.name}", row.help, value=row.read(stats))
+            yield family(f"telemq_streamer_{row.name}", row.help, value=float(row.read(stats)))

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 
-from telemq import log
+from telemq import log, upfile
 from telemq.clock import monotonic_ns
 from telemq.errors import StoreError
 from telemq.settings import UpSettings
@@ -37,7 +37,7 @@ _EXIT_S = 2.0
 #: Pause before streamers that ended too early are started again.
 _AGAIN_S = 1.0
 _ROWS = "SELECT coalesce(sum(row_count), 0) FROM ledger WHERE stream_id = %s AND first_row < %s"
-_DEAD_LETTERS = "SELECT count(*) FROM dead_letter"
+_DEAD_LETTERS = "SELECT count(*) FROM dead_letter WHERE dropped_at IS NULL"
 
 
 def run(
@@ -77,6 +77,7 @@ def run(
         with (
             Supervisor(plan, log_dir=log_dir) as supervisor,
             Watch(database.dsn, where.broker_ops, where.collector_ops) as watch,
+            upfile.announced(database.data_dir, where.broker_ops),
             display(console) as shown,
         ):
             running = _Running(

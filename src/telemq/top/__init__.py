@@ -1,0 +1,1 @@
+"""`telemq top`: a live view of brokers and their peers."""
