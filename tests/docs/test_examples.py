@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from telemq.settings import ApiSettings, CollectorSettings
+from tests.support import brokers
 from tests.support.gateway import serving
 from tests.support.running import running_broker, running_collector
 
@@ -70,6 +71,18 @@ def test_query_prints_what_the_gateway_has(dsn: str) -> None:
         text = output(start("03_query.py", str(gateway.base_url).rstrip("/")))
     assert "1 GPUs" in text
     assert "30 records in the last ten minutes" in text
+
+
+def test_push_and_pull_are_one_line_of_zeromq_each() -> None:
+    """Somebody has a language with ZeroMQ and no patience."""
+    address = "tcp://127.0.0.1:*"
+    with brokers.running_broker(pull=address, push=address) as broker:
+        assert broker.ways.pull is not None
+        assert broker.ways.push is not None
+        text = output(
+            start("06_push_pull.py", broker.ways.pull.endpoint, broker.ways.push.endpoint)
+        )
+    assert ["pushed 3 records", "pulled 0", "pulled 1", "pulled 2"] == text.splitlines()
 
 
 def test_every_example_is_tested() -> None:

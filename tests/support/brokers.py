@@ -39,6 +39,7 @@ class RunningBroker:
     Attributes:
         producers: endpoint.
         consumers: endpoint.
+        ways: what is on of PULL, PUSH and HTTP.
         stats: the latest snapshot.
     """
 
@@ -46,6 +47,7 @@ class RunningBroker:
         self._server = BrokerServer(settings)
         self.producers = self._server.producer_endpoint
         self.consumers = self._server.consumer_endpoint
+        self.ways = self._server.ways
         self.stats: BrokerStats = self._server.core.stats()
         self._stop = threading.Event()
         self._bye = True

@@ -12,10 +12,10 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
-    "telemq.setting", "telemq.settings",
+    "telemq.setting", "telemq.settings", "telemq.settings_ways",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
-    "telemq.broker.stats", "telemq.broker.check",
+    "telemq.broker.stats", "telemq.broker.check", "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher",
 }  # fmt: skip
@@ -28,7 +28,7 @@ ACTING = {
 SERVICES = ("gateway", "streamer", "collector", "up")
 #: What may only be imported from above, lowest first.
 LAYERS = (
-    ("record", "codec", "protocol", "errors", "setting", "settings", "clock"),
+    ("record", "codec", "protocol", "errors", "setting", "settings", "settings_ways", "clock"),
     ("log", "health", "process"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),

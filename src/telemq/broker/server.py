@@ -13,8 +13,10 @@ from collections import deque
 
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
+from telemq.broker.local import LocalPeers, is_local
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.sockets import Routers
+from telemq.broker.ways import Ways
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
@@ -62,6 +64,7 @@ class BrokerServer:
         core: the rules and all state.
         producer_endpoint: where producers connect, with the port that was picked.
         consumer_endpoint: where consumers connect, with the port that was picked.
+        ways: what is on of PULL, PUSH and HTTP.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -73,23 +76,33 @@ class BrokerServer:
         self._advanced_ns = 0
         #: By code: when the last refusal was logged, and how many were not since.
         self._refusals: dict[str, tuple[int, int]] = {}
+        self._local = LocalPeers(self.core)
+        try:
+            self.ways = Ways(settings, self.core, self._local, self._routers.poller, self._send)
+        except BaseException:
+            self._routers.close()
+            raise
 
     def step(self, wait_ms: int) -> None:
         """Wait for input for up to `wait_ms`, or the core's next deadline; then do all there is."""
         now_ns = monotonic_ns()
-        deadline_ns = self.core.next_deadline_ns()
+        deadlines = (self.core.next_deadline_ns(), self.ways.prepare())
+        deadline_ns = min((d for d in deadlines if d is not None), default=None)
         if deadline_ns is not None:
             # Rounded up: rounded down, the last millisecond before a deadline would spin.
             wait_ms = max(0, min(wait_ms, -(-(deadline_ns - now_ns) // 1_000_000)))
         taken = [self._take_in(role) for role in self._routers.wait(wait_ms)]
+        self.ways.step()
         now_ns = monotonic_ns()
         # After a stall, what peers have said meanwhile is heard before any is taken for silent.
         if max(taken, default=0) >= _BURST and now_ns < self._advanced_ns + _SECOND:
             return
         self._advanced_ns = now_ns
+        self._send(self._local.speak(now_ns))
         deadline_ns = self.core.next_deadline_ns()
         if deadline_ns is not None and deadline_ns <= now_ns:
             self._send(self.core.advance(now_ns))
+        self._send(self._local.advance(now_ns))
 
     def drain(self) -> None:
         """Grant no more credit, so that the queue runs empty."""
@@ -97,6 +110,7 @@ class BrokerServer:
 
     def close(self) -> None:
         """Say BYE to all peers and free the sockets."""
+        self.ways.close()
         self._send(self.core.close())
         self._routers.close()
 
@@ -119,6 +133,9 @@ class BrokerServer:
         pending = deque(outgoing)
         while pending:
             out = pending.popleft()
+            if is_local(out.peer):
+                pending += self._local.hear(out, monotonic_ns())
+                continue
             if isinstance(out.message, Welcome | Error):
                 self._note(out)
             if not self._routers.send(out.peer, encode(out.message), out.payload):

@@ -67,6 +67,7 @@ class Routers:
 
     Attributes:
         endpoints: where each role connects, with the port that was picked.
+        poller: what `wait` waits for; others may add what belongs to the same thread.
     """
 
     def __init__(self, settings: BrokerSettings, payload_bytes_max: int) -> None:
@@ -81,9 +82,9 @@ class Routers:
         except BaseException:
             self._context.destroy(linger=0)
             raise
-        self._poller = zmq.Poller()
+        self.poller = zmq.Poller()
         for router in self._sockets.values():
-            self._poller.register(router, zmq.POLLIN)
+            self.poller.register(router, zmq.POLLIN)
 
     def _bind(self, role: Role, endpoint: str, settings: BrokerSettings) -> str:
         flag = f"--{role}-bind"
@@ -119,7 +120,7 @@ class Routers:
 
     def wait(self, wait_ms: int) -> list[Role]:
         """Wait for input; gives the roles that have some."""
-        ready = dict(self._poller.poll(wait_ms))
+        ready = dict(self.poller.poll(wait_ms))
         return [role for role, router in self._sockets.items() if router in ready]
 
     def receive(self, role: Role, most: int) -> Iterator[Arrival]:
