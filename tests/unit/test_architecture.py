@@ -29,7 +29,7 @@ SERVICES = ("gateway", "streamer", "collector", "up")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     ("record", "codec", "protocol", "errors", "setting", "settings", "settings_ways", "clock"),
-    ("log", "health", "process"),
+    ("log", "health", "process", "web"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )
