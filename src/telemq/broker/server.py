@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
@@ -17,6 +18,7 @@ from telemq.broker.local import LocalPeers, is_local
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.sockets import Routers
 from telemq.broker.ways import Ways
+from telemq.broker.ways_metrics import serving_http
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
@@ -170,17 +172,19 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
     log = get()
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats())
-    try:
-        ops = OpsServer(
-            settings.ops_address,
-            ready=metrics.not_ready,
-            registry=metrics.registry,
-            insecure=settings.insecure,
-        )
-    except BaseException:
-        server.close()
-        raise
-    with ops:
+    with ExitStack() as stack:
+        try:
+            ops = OpsServer(
+                settings.ops_address,
+                ready=metrics.not_ready,
+                registry=metrics.registry,
+                insecure=settings.insecure,
+            )
+            stack.enter_context(ops)
+            stack.enter_context(serving_http(settings, server.ways, metrics))
+        except BaseException:
+            server.close()
+            raise
         log.info(
             "broker listening",
             producers=server.producer_endpoint,

@@ -10,6 +10,7 @@ import os
 import zmq
 
 from telemq.broker.core import BrokerCore
+from telemq.broker.http.way import HttpWay
 from telemq.broker.local import LocalPeers
 from telemq.broker.pushpull import PullWay, PushWay, Send
 from telemq.settings import BrokerSettings
@@ -38,6 +39,7 @@ class Ways:
         epoch: of this start; part of the ids that the broker itself gives.
         pull: the way in for PUSH sockets, or None.
         push: the way out to PULL sockets, or None.
+        http: HTTP's side in the broker's thread, or None.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Ways:
         self.epoch = os.urandom(6).hex()
         self.pull: PullWay | None = None
         self.push: PushWay | None = None
+        self.http: HttpWay | None = None
         self._local, self._poller = local, poller
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         if settings.pull or settings.push:
@@ -68,10 +71,13 @@ class Ways:
                 )
             if self._context and settings.push:
                 self.push = PushWay(self._context, settings, local, send)
+            if settings.http:
+                self.http = HttpWay(settings, core, local, send, epoch=self.epoch)
         except BaseException:
             self.close()
             raise
-        self._on: list[PullWay | PushWay] = [way for way in (self.pull, self.push) if way]
+        ways = (self.pull, self.push, self.http)
+        self._on: list[PullWay | PushWay | HttpWay] = [way for way in ways if way]
 
     def step(self) -> None:
         """Do all that can be done now, each way for a while."""
@@ -82,9 +88,16 @@ class Ways:
         """Set the poller to what is waited for; gives when to stop waiting even so, or None."""
         for way in self._on:
             way.watch(self._poller)
-        return 0 if any(way.is_due() for way in self._on) else self._local.next_deadline_ns()
+        if any(way.is_due() for way in self._on):
+            return 0
+        deadlines = [self._local.next_deadline_ns()]
+        if self.http:
+            deadlines.append(self.http.next_deadline_ns())
+        return min((d for d in deadlines if d is not None), default=None)
 
     def close(self) -> None:
         """Free the sockets: what was handed over may still leave, what was not read is lost."""
+        if self.http:
+            self.http.close()
         if self._context:
             self._context.destroy(linger=_LINGER_MS)
