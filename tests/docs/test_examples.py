@@ -1,5 +1,8 @@
 """Every example runs, as a reader would run it, against real parts."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from telemq.settings import ApiSettings, CollectorSettings
 from tests.support import brokers
 from tests.support.gateway import serving
+from tests.support.http import http_broker
 from tests.support.running import running_broker, running_collector
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -73,6 +77,26 @@ def test_query_prints_what_the_gateway_has(dsn: str) -> None:
     assert "30 records in the last ten minutes" in text
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("token", ["", "canary-token"])
+def test_curl_session(token: str) -> None:
+    """Somebody has nothing but a shell."""
+    with http_broker(http_token=token) as (_, client):
+        session = subprocess.run(
+            ["sh", str(EXAMPLES / "05_curl.sh"), str(client.base_url).rstrip("/")],
+            env={**os.environ, **({"TELEMQ_BROKER_HTTP_TOKEN": token} if token else {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (0, "") == (session.returncode, session.stderr), session
+    lines = [line for line in session.stdout.splitlines() if line]
+    ids = [json.loads(line).get("id") for line in lines[:5]]
+    assert [ids[0], "example/05#0", "example/05#0", ids[0], "example/05#0"] == ids
+    assert ['{"outcome":"ok"}', "the queue is empty"] == lines[5:]
+
+
 def test_push_and_pull_are_one_line_of_zeromq_each() -> None:
     """Somebody has a language with ZeroMQ and no patience."""
     address = "tcp://127.0.0.1:*"
@@ -88,4 +112,5 @@ def test_push_and_pull_are_one_line_of_zeromq_each() -> None:
 def test_every_example_is_tested() -> None:
     """An example is added and nobody runs it."""
     tested = Path(__file__).read_text()
-    assert [] == [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tested]
+    examples = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.sh")]
+    assert [] == [path.name for path in examples if f'"{path.name}"' not in tested]
