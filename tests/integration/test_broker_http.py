@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -345,6 +346,43 @@ def test_waiting_consumers_are_limited_and_leave_room_for_publishers() -> None:
         assert "1" == response.headers["retry-after"]
         sent = {queue(client), queue(client)}
         assert sent == {one.result(DEADLINE_S).id for one in waiting}
+
+
+def test_half_sent_requests_keep_nobody_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """300 connections send the beginning of a body, and nothing more."""
+    with http_broker(http_requests_max=5) as (_, client):
+        address = (client.base_url.host, client.base_url.port or 0)
+        head = f"POST /publish HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n"
+        half = [socket.create_connection(address) for _ in range(300)]
+        try:
+            for one in half:
+                one.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            id = queue(client)
+            assert id == take(client).id
+        finally:
+            for one in half:
+                one.close()
+        id = queue(client)
+        assert id == take(client).id
+    assert "error" not in capsys.readouterr().out
+
+
+def test_bodies_under_way_are_limited_in_bytes() -> None:
+    """Many large bodies at once; those that do not fit are told to come later."""
+    with http_broker(http_requests_max=1, http_body_bytes_max=10_000) as (_, client):
+        address = (client.base_url.host, client.base_url.port or 0)
+        head = f"POST /publish HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n"
+        half = [socket.create_connection(address, timeout=DEADLINE_S) for _ in range(2)]
+        try:
+            for one in half:
+                one.sendall(f"{head}Content-Length: 9000\r\n\r\n{'x' * 8000}".encode())
+            ready, _, _ = select.select(half, [], [], DEADLINE_S)
+            assert 1 == len(ready)
+            assert b"HTTP/1.1 503" == ready[0].recv(12)
+        finally:
+            for one in half:
+                one.close()
+        until(lambda: client.post("/publish", json={"payload": 1}).status_code == 202, "room again")
 
 
 def test_leases_are_limited() -> None:

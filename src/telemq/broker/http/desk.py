@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, InternalServerException
 from litestar.handlers import BaseRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 from prometheus_client import CollectorRegistry
@@ -34,7 +34,7 @@ __all__ = ["RETRY", "Desk", "check_client", "guard"]
 
 #: With 503: room and messages come and go within seconds.
 RETRY = {"Retry-After": "1"}
-#: A body that is not there by then is not waited for: it would keep others out.
+#: A body that is not there by then is not waited for.
 _BODY_S = 10.0
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Desk:
         self.metrics = metrics
         self._door = door
         self._in: Counter[Kind] = Counter()
+        self._reading_bytes = 0
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -110,14 +111,20 @@ class Desk:
             decode: raises `RecordError` for what is not accepted.
 
         Raises:
-            ProblemError: 400, 408 or 413, by what is wrong with it.
+            ProblemError: 400, 408 or 413, by what is wrong with it; 503, too many at once.
         """
+        chunks: list[bytes] = []
         try:
             async with asyncio.timeout(_BODY_S):
-                body = await request.body()
-            return decode(body)
+                async for chunk in request.stream():
+                    chunks.append(chunk)
+                    self._reading_bytes += len(chunk)
+                    self._check_reading()
+            return decode(b"".join(chunks))
         except TimeoutError as error:
             raise ProblemError(408, f"the body did not come within {_BODY_S:g} s") from error
+        except InternalServerException as error:  # Litestar's word for a client that went away
+            raise ProblemError(400, "the body did not come whole") from error
         except ClientException as error:
             if error.status_code != HTTP_413_REQUEST_ENTITY_TOO_LARGE:
                 raise
@@ -127,6 +134,14 @@ class Desk:
             ) from error
         except RecordError as error:
             raise ProblemError(400, str(error)) from error
+        finally:
+            self._reading_bytes -= sum(map(len, chunks))
+
+    def _check_reading(self) -> None:
+        # Bytes, not requests: bodies that do not come must not keep out those that do.
+        settings = self.settings
+        if self._reading_bytes > settings.http_requests_max * settings.http_body_bytes_max:
+            raise ProblemError(503, "too many bodies are coming in at once", RETRY)
 
     async def ask(
         self, request: Request[Any, Any, Any], ask: Publish | Consume | Settle

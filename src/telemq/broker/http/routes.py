@@ -91,12 +91,12 @@ async def publish(
     """Queue a message."""
     _only(request, "confirm", "timeout_s")
     _one_of("confirm", confirm, "queued", "stored")
+    body = await desk.read(request, read_publish)
+    try:
+        payload, records, metadata = payload_of(body)
+    except RecordError as error:
+        raise ProblemError(400, str(error)) from error
     with desk.admit("publish"):
-        body = await desk.read(request, read_publish)
-        try:
-            payload, records, metadata = payload_of(body)
-        except RecordError as error:
-            raise ProblemError(400, str(error)) from error
         ask = Publish(
             id=body.id,
             records=records,
@@ -189,8 +189,8 @@ async def consume(
 async def settle(request: Request[Any, Any, Any], desk: _GivenDesk) -> Response[bytes]:
     """Settle a message."""
     _only(request)
+    body = await desk.read(request, read_settle)
     with desk.admit("settle"):
-        body = await desk.read(request, read_settle)
         ask = Settle(lease=body.lease, outcome=body.outcome, reason=body.reason)
         answer = await desk.ask(request, ask)
     if not isinstance(answer, Settled):
