@@ -12,15 +12,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class AssetsHook(BuildHookInterface[Any]):
-    """Adds what telemq/gateway/assets.py lists to a wheel, as ``telemq/gateway/static/``."""
+    """Adds what telemq/web/assets.py lists to a wheel, as ``telemq/web/static/``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the files, unless this is an editable install."""
         if version == "editable":
             return
-        assets = runpy.run_path(str(Path(self.root, "src", "telemq", "gateway", "assets.py")))
+        assets = runpy.run_path(str(Path(self.root, "src", "telemq", "web", "assets.py")))
         source = assets["sidecar"]()
         if source is None:
             raise RuntimeError("building telemq needs drf-spectacular-sidecar; it is not installed")
         for name in assets["FILES"]:
-            build_data["force_include"][str(source / name)] = f"telemq/gateway/static/{name}"
+            build_data["force_include"][str(source / name)] = f"telemq/web/static/{name}"

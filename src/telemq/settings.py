@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
+from telemq.settings_ways import WaysSettings
 
 __all__ = [
     "COMPONENTS",
@@ -71,7 +72,7 @@ class StoreSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerSettings(Common):
+class BrokerSettings(WaysSettings, Common):
     """`telemq broker`."""
 
     component: ClassVar[str] = "broker"

@@ -1,5 +1,8 @@
 """Every example runs, as a reader would run it, against real parts."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +11,10 @@ import psycopg
 import pytest
 
 from telemq.settings import ApiSettings, CollectorSettings
+from tests.support import brokers
 from tests.support.brokers import running_broker as running_keyed
 from tests.support.gateway import serving
+from tests.support.http import http_broker
 from tests.support.keys import Keys
 from tests.support.running import running_broker, running_collector
 
@@ -83,7 +88,40 @@ def test_producer_with_a_key_is_let_in(tmp_path: Path) -> None:
         assert "WELCOME" in output(start("05_keys.py", broker.producers, *files))
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("token", ["", "canary-token"])
+def test_curl_session(token: str) -> None:
+    """Somebody has nothing but a shell."""
+    with http_broker(http_token=token) as (_, client):
+        session = subprocess.run(
+            ["sh", str(EXAMPLES / "05_curl.sh"), str(client.base_url).rstrip("/")],
+            env={**os.environ, **({"TELEMQ_BROKER_HTTP_TOKEN": token} if token else {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (0, "") == (session.returncode, session.stderr), session
+    lines = [line for line in session.stdout.splitlines() if line]
+    ids = [json.loads(line).get("id") for line in lines[:5]]
+    assert [ids[0], "example/05#0", "example/05#0", ids[0], "example/05#0"] == ids
+    assert ['{"outcome":"ok"}', "the queue is empty"] == lines[5:]
+
+
+def test_push_and_pull_are_one_line_of_zeromq_each() -> None:
+    """Somebody has a language with ZeroMQ and no patience."""
+    address = "tcp://127.0.0.1:*"
+    with brokers.running_broker(pull=address, push=address) as broker:
+        assert broker.ways.pull is not None
+        assert broker.ways.push is not None
+        text = output(
+            start("06_push_pull.py", broker.ways.pull.endpoint, broker.ways.push.endpoint)
+        )
+    assert ["pushed 3 records", "pulled 0", "pulled 1", "pulled 2"] == text.splitlines()
+
+
 def test_every_example_is_tested() -> None:
     """An example is added and nobody runs it."""
     tested = Path(__file__).read_text()
-    assert [] == [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tested]
+    examples = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.sh")]
+    assert [] == [path.name for path in examples if f'"{path.name}"' not in tested]

@@ -88,6 +88,6 @@ def test_a_fault_of_ours_tells_nothing_of_its_inside_and_writes_nothing(
         response = api.get("/api/v1/gpus")
     assert 500 == response.status_code
     assert "application/problem+json" == response.headers["content-type"]
-    assert "the gateway failed on this request; its log says why" == response.json()["detail"]
+    assert "it failed on this request; its log says why" == response.json()["detail"]
     assert "read-only transaction" in capsys.readouterr().out
     assert (0,) == conn.execute("SELECT count(*) FROM kept").fetchone()

@@ -18,11 +18,11 @@ import psycopg
 import pytest
 
 from telemq.errors import BusyError, SettingError
-from telemq.gateway import assets
 from telemq.gateway.app import openapi_json, run
 from telemq.gateway.metrics import METRICS
-from telemq.gateway.server import listen
 from telemq.settings import ApiSettings
+from telemq.web import assets
+from telemq.web.server import listen
 from tests.support.gateway import serving
 from tests.support.postgres import Databases
 from tests.support.running import eventually
@@ -205,7 +205,7 @@ def test_a_wheel_holds_the_assets_and_their_licences(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     (path,) = wheel.WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(path) as archive:
-        prefix = "telemq/gateway/static/"
+        prefix = "telemq/web/static/"
         held = {name.removeprefix(prefix) for name in archive.namelist() if name.startswith(prefix)}
         assert set(assets.FILES) == held
         for name in assets.FILES:

@@ -40,6 +40,7 @@ class RunningBroker:
     Attributes:
         producers: endpoint.
         consumers: endpoint.
+        ways: what is on of PULL, PUSH and HTTP.
         stats: the latest snapshot.
         stalled: why its journal takes nothing, or empty.
         door: the same of its door; None without keys.
@@ -49,6 +50,7 @@ class RunningBroker:
         self._server = BrokerServer(settings)
         self.producers = self._server.producer_endpoint
         self.consumers = self._server.consumer_endpoint
+        self.ways = self._server.ways
         self.stats: BrokerStats = self._server.core.stats()
         self.stalled = ""
         self.door = self._server.door_stats()

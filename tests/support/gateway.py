@@ -12,8 +12,8 @@ import httpx
 import psycopg
 
 from telemq.gateway.app import create_app
-from telemq.gateway.server import listen, serve
 from telemq.settings import ApiSettings
+from telemq.web.server import listen, serve
 
 __all__ = ["DAY", "add_partition", "add_samples", "add_series", "at", "serving"]
 

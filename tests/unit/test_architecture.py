@@ -19,6 +19,7 @@ PURE = {
     "telemq.broker.entries",
     "telemq.broker.journaled",
     "telemq.broker.admission", "telemq.broker.snapshot",
+    "telemq.settings_ways", "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
@@ -31,8 +32,18 @@ ACTING = {
 SERVICES = ("gateway", "streamer", "collector", "up", "top")
 #: What may only be imported from above, lowest first.
 LAYERS = (
-    ("record", "codec", "protocol", "errors", "setting", "settings", "clock", "terminal"),
-    ("log", "health", "process", "upfile", "certificate", "keys"),
+    (
+        "record",
+        "codec",
+        "protocol",
+        "errors",
+        "setting",
+        "settings",
+        "settings_ways",
+        "clock",
+        "terminal",
+    ),
+    ("log", "health", "process", "upfile", "certificate", "keys", "web"),
     ("client", "broker", "store", "sources"),
     (*SERVICES, "bench"),
 )

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemq.gateway.problems import ProblemError
 from telemq.gateway.query import moment, only, window
+from telemq.web.problems import ProblemError
 
 
 @pytest.mark.parametrize(

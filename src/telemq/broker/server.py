@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.descriptors import ensure_descriptors
@@ -17,10 +18,13 @@ from telemq.broker.door import DoorStats
 from telemq.broker.journaled import JournaledCore
 from telemq.broker.keeper import JournalStats, Keeper
 from telemq.broker.limits import BrokerLimits
+from telemq.broker.local import LocalPeers, is_local
 from telemq.broker.metrics import BrokerMetrics
 from telemq.broker.pressure import Pressure
 from telemq.broker.sockets import Routers
 from telemq.broker.status import StatusBoard
+from telemq.broker.ways import Ways
+from telemq.broker.ways_metrics import serving_http
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
@@ -73,6 +77,7 @@ class BrokerServer:
         core: the rules and all state.
         producer_endpoint: where producers connect, with the port that was picked.
         consumer_endpoint: where consumers connect, with the port that was picked.
+        ways: what is on of PULL, PUSH and HTTP.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -90,27 +95,40 @@ class BrokerServer:
         self._log = get()
         self._advanced_ns = 0
         self._seldom = Seldom()
+        self._local = LocalPeers(self.core)
+        try:
+            self.ways = Ways(settings, self.core, self._local, self._routers.poller, self._send)
+        except BaseException:
+            if self._keeper is not None:
+                self._keeper.close()
+            self._routers.close()
+            raise
 
     def step(self, wait_ms: int) -> None:
         """Wait for input for up to `wait_ms`, or the core's next deadline; then do all there is."""
         now_ns = monotonic_ns()
-        deadline_ns = self.core.next_deadline_ns()
+        deadlines = (self.core.next_deadline_ns(), self.ways.prepare())
+        deadline_ns = min((d for d in deadlines if d is not None), default=None)
         if deadline_ns is not None:
             # Rounded up: rounded down, the last millisecond before a deadline would spin.
             wait_ms = max(0, min(wait_ms, -(-(deadline_ns - now_ns) // 1_000_000)))
         taken = [self._take_in(role) for role in self._routers.wait(wait_ms)]
+        self.ways.step()
         now_ns = monotonic_ns()
-        self._exchange(now_ns)
         if door := self._routers.door:
             for role, key in door.reread(now_ns):
                 self._send(self.core.revoke(role, key, now_ns))
         # After a stall, what peers have said meanwhile is heard before any is taken for silent.
         if max(taken, default=0) >= _BURST and now_ns < self._advanced_ns + _SECOND:
+            self._exchange(now_ns)
             return
         self._advanced_ns = now_ns
+        self._send(self._local.speak(now_ns))
         deadline_ns = self.core.next_deadline_ns()
         if deadline_ns is not None and deadline_ns <= now_ns:
             self._send(self.core.advance(now_ns))
+        self._send(self._local.advance(now_ns))
+        self._exchange(now_ns)
 
     def drain(self) -> None:
         """Grant no more credit, so that the queue runs empty."""
@@ -122,6 +140,7 @@ class BrokerServer:
 
     def close(self) -> None:
         """Say BYE to all peers and free the sockets; what is noted goes into the journal."""
+        self.ways.close()
         try:
             self._exchange(monotonic_ns())
             self._send(self.core.close())
@@ -164,6 +183,9 @@ class BrokerServer:
         pending = deque(outgoing)
         while pending:
             out = pending.popleft()
+            if is_local(out.peer):
+                pending += self._local.hear(out, monotonic_ns())
+                continue
             if isinstance(out.message, Welcome | Error):
                 self._note(out)
             if not self._routers.send(out.peer, encode(out.message), out.payload):
@@ -210,18 +232,20 @@ def run(settings: BrokerSettings, stop: threading.Event) -> int:
     server = BrokerServer(settings)
     metrics = BrokerMetrics(server.core.stats(), server.journal_stats())
     board = StatusBoard(server.core, monotonic_ns)
-    try:
-        ops = OpsServer(
-            settings.ops_address,
-            ready=metrics.not_ready,
-            registry=metrics.registry,
-            documents={"/status.json": board.document},
-            insecure=settings.insecure,
-        )
-    except BaseException:
-        server.close()
-        raise
-    with ops:
+    with ExitStack() as stack:
+        try:
+            ops = OpsServer(
+                settings.ops_address,
+                ready=metrics.not_ready,
+                registry=metrics.registry,
+                documents={"/status.json": board.document},
+                insecure=settings.insecure,
+            )
+            stack.enter_context(ops)
+            stack.enter_context(serving_http(settings, server.ways, metrics))
+        except BaseException:
+            server.close()
+            raise
         log.info(
             "broker listening",
             producers=server.producer_endpoint,

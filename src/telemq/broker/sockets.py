@@ -78,6 +78,7 @@ class Routers:
     Attributes:
         endpoints: where each role connects, with the port that was picked.
         door: lets peers in by their keys, or None without ``--keys``.
+        poller: what `wait` waits for; others may add what belongs to the same thread.
     """
 
     def __init__(self, settings: BrokerSettings, payload_bytes_max: int) -> None:
@@ -97,9 +98,9 @@ class Routers:
                 self.door.close()
             self._context.destroy(linger=0)
             raise
-        self._poller = zmq.Poller()
+        self.poller = zmq.Poller()
         for polled in (*self._sockets.values(), *(self.door.sockets if self.door else ())):
-            self._poller.register(polled, zmq.POLLIN)
+            self.poller.register(polled, zmq.POLLIN)
 
     def _bind(self, role: Role, endpoint: str, settings: BrokerSettings) -> str:
         flag = f"--{role}-bind"
@@ -138,11 +139,11 @@ class Routers:
 
     def watch(self, descriptor: int) -> None:
         """Let `wait` end when a descriptor can be read, too."""
-        self._poller.register(descriptor, zmq.POLLIN)
+        self.poller.register(descriptor, zmq.POLLIN)
 
     def wait(self, wait_ms: int) -> list[Role]:
         """Wait for input; gives the roles that have some."""
-        ready = dict(self._poller.poll(wait_ms))
+        ready = dict(self.poller.poll(wait_ms))
         if self.door:
             self.door.attend(ready, monotonic_ns())
         return [role for role, router in self._sockets.items() if router in ready]

@@ -115,7 +115,11 @@ class ConsumerCore:
 
     def pause(self, now_ns: int) -> list[Command]:
         """Take no more deliveries, in this session and later ones."""
-        self._credit_records = self._credit_bytes = 0
+        return self.allow(0, 0, now_ns)
+
+    def allow(self, records: int, size_bytes: int, now_ns: int) -> list[Command]:
+        """Hold at most this much delivered and not settled, in this session and later ones."""
+        self._credit_records, self._credit_bytes = records, size_bytes
         return self._credit(now_ns) if self.session.token else []
 
     def advance(self, now_ns: int) -> list[Command]:

@@ -19,9 +19,9 @@ from litestar.types import Receive, Scope, Send
 from telemq import log
 from telemq.errors import StoreError
 from telemq.gateway.metrics import GatewayMetrics
-from telemq.gateway.problems import ProblemError
 from telemq.gateway.views import RecordWriter
 from telemq.store.reader import Reader
+from telemq.web.problems import ProblemError
 
 __all__ = ["TelemetryAnswer"]
 

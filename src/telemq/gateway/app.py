@@ -18,14 +18,15 @@ from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
 from telemq.errors import StoreError
-from telemq.gateway import gpus, ops, pages
+from telemq.gateway import gpus, ops
 from telemq.gateway.metrics import GatewayMetrics, metered
-from telemq.gateway.problems import HANDLERS
-from telemq.gateway.server import listen, serve
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
+from telemq.web import pages
+from telemq.web.problems import HANDLERS
+from telemq.web.server import listen, serve
 
 __all__ = ["create_app", "openapi_json", "run"]
 

@@ -14,11 +14,11 @@ from litestar.types import ASGIApp
 
 from telemq.gateway.answer import TelemetryAnswer
 from telemq.gateway.metrics import GatewayMetrics
-from telemq.gateway.problems import ProblemError, described
 from telemq.gateway.query import only, window
 from telemq.gateway.views import Record
 from telemq.settings import ApiSettings
 from telemq.store.reader import Reader
+from telemq.web.problems import ProblemError, described
 
 __all__ = ["ROUTES", "get_telemetry", "list_gpus"]
 

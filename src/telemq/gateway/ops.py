@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from telemq.errors import StoreError
 from telemq.gateway.metrics import GatewayMetrics
-from telemq.gateway.problems import described
 from telemq.store.reader import Reader
+from telemq.web.problems import described
 
 __all__ = ["ROUTES", "healthz", "metrics", "readyz"]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 
-from telemq.gateway.problems import ProblemError
+from telemq.web.problems import ProblemError
 
 __all__ = ["moment", "only", "window"]
 

@@ -24,7 +24,7 @@ _BACKLOG = 512
 _CANCELLED_S = 6.0
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, flag: str = "--address") -> socket.socket:
     """Give a listening socket; port 0 picks a free one.
 
     Raises:
@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise BusyError(f"--address {host}:{port}: {error.strerror or error}") from error
+        raise BusyError(f"{flag} {host}:{port}: {error.strerror or error}") from error
     # Connections inherit it. asyncio sets it only where a socket names its protocol, and without
     # it each answer waits 40 ms for the client's delayed acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -14,8 +14,8 @@ from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from telemq.gateway import assets
-from telemq.gateway.problems import ProblemError
+from telemq.web import assets
+from telemq.web.problems import ProblemError
 
 __all__ = ["ROUTES", "asset", "openapi", "redoc", "swagger"]
 

@@ -58,11 +58,13 @@ class ProblemError(TelemqError):
     Args:
         status: the HTTP status.
         detail: what was wrong and what is accepted.
+        headers: of the answer, such as ``Retry-After``.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         self.status = status
         self.detail = detail
+        self.headers = headers
         super().__init__(detail)
 
 
@@ -88,7 +90,7 @@ def _answer(
 
 
 def _on_problem(_request: Request[Any, Any, Any], error: ProblemError) -> Response[Problem]:
-    return _answer(error.status, error.detail)
+    return _answer(error.status, error.detail, error.headers)
 
 
 def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
@@ -114,7 +116,7 @@ def _on_store(_request: Request[Any, Any, Any], error: StoreError) -> Response[P
 
 def _on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     log.get().error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return _answer(500, "the gateway failed on this request; its log says why")
+    return _answer(500, "it failed on this request; its log says why")
 
 
 #: For Litestar; the most specific class wins.

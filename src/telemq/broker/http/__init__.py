@@ -1,0 +1,1 @@
+"""HTTP as a way in and out of the broker, for those with only curl (docs/ways.md)."""
