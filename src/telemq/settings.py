@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from telemq.engine_settings import EngineSettings
 from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 
@@ -24,6 +25,7 @@ __all__ = [
     "BrokerSettings",
     "CollectorSettings",
     "Common",
+    "EngineSettings",
     "StoreSettings",
     "StreamerSettings",
     "UpSettings",
@@ -141,12 +143,14 @@ class BrokerSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamerSettings(StoreSettings):
+class StreamerSettings(StoreSettings, EngineSettings):
     """`telemq stream`."""
 
     component: ClassVar[str] = "streamer"
 
-    broker: str = setting("tcp://127.0.0.1:5601", "The broker's endpoint for producers.")
+    broker: str = setting(
+        "tcp://127.0.0.1:5601", "Brokers' endpoints for producers, comma-separated."
+    )
     ops_address: str = setting(
         "127.0.0.1:9602", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )
@@ -212,12 +216,14 @@ class StreamerSettings(StoreSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectorSettings(StoreSettings):
+class CollectorSettings(StoreSettings, EngineSettings):
     """`telemq collect`."""
 
     component: ClassVar[str] = "collector"
 
-    broker: str = setting("tcp://127.0.0.1:5602", "The broker's endpoint for consumers.")
+    broker: str = setting(
+        "tcp://127.0.0.1:5602", "Brokers' endpoints for consumers, comma-separated."
+    )
     ops_address: str = setting(
         "127.0.0.1:9603", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )
@@ -235,6 +241,19 @@ class CollectorSettings(StoreSettings):
         unit="bytes",
         low=1024,
         high=2**34,
+    )
+    lease_s: float = setting(
+        30.0,
+        "How long a collector may hold a message of JetStream before it goes to another.",
+        unit="s",
+        low=0.1,
+        high=86_400,
+    )
+    attempts_max: int = setting(
+        20,
+        "Deliveries of one message of JetStream before it becomes a dead letter.",
+        low=1,
+        high=10_000,
     )
     commit_records: int = setting(
         50_000,

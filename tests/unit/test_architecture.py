@@ -12,7 +12,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
-    "telemq.setting", "telemq.settings",
+    "telemq.setting", "telemq.settings", "telemq.engine_settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check",
@@ -28,9 +28,10 @@ ACTING = {
 SERVICES = ("gateway", "streamer", "collector", "up")
 #: What may only be imported from above, lowest first.
 LAYERS = (
-    ("record", "codec", "protocol", "errors", "setting", "settings", "clock"),
+    ("record", "codec", "protocol", "errors", "setting", "settings", "clock", "engine_settings"),
     ("log", "health", "process"),
     ("client", "broker", "store", "sources"),
+    ("engine",),
     (*SERVICES, "bench"),
 )
 

@@ -11,14 +11,14 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import zmq
 
 from telemq.client.consumer import ConsumerCore, ConsumerStats
 from telemq.client.producer import ProducerCore, ProducerStats
-from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
+from telemq.client.session import Command, Confirmed, Delivery, Lost, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
 from telemq.log import get
@@ -37,10 +37,16 @@ _LINGER_MS = 500
 class _Link:
     """What both kinds of link share: connection, polling and the commands of their core."""
 
-    def __init__(self, endpoint: str, core: ProducerCore | ConsumerCore) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        core: ProducerCore | ConsumerCore,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
+    ) -> None:
         self._endpoint = endpoint
         self._core = core
-        self._context = zmq.Context()
+        self._owns_context = context is None
+        self._context = context or zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -49,6 +55,11 @@ class _Link:
         self._log = get(broker=endpoint)
         self._results: list[Command] = []
         self._check_endpoint()
+
+    @property
+    def shown(self) -> str:
+        """The broker, for logs and errors."""
+        return self._endpoint
 
     @property
     def connected(self) -> bool:
@@ -76,9 +87,19 @@ class _Link:
         self._run(self._core.session.bye(monotonic_ns()))
         if self._socket is not None:
             self._socket.close(linger=_LINGER_MS)
-        self._context.term()
+        if self._owns_context:
+            self._context.term()
         self._waker.close()
         self._woken.close()
+
+    @property
+    def socket(self) -> zmq.Socket[bytes] | None:
+        """What is readable when there is something to `poll`; another one after a reconnect."""
+        return self._socket
+
+    def next_deadline_ns(self) -> int | None:
+        """Give when a `poll` is due although nothing came; None when it never is."""
+        return self._core.next_deadline_ns()
 
     def _poll(self, timeout_s: float) -> list[Command]:
         """Do all that is to be done now; wait for up to `timeout_s` if that is nothing."""
@@ -178,7 +199,8 @@ class _Link:
             try:
                 probe.connect(self._endpoint)
             except zmq.ZMQError as error:
-                self._context.destroy(linger=0)
+                if self._owns_context:
+                    self._context.destroy(linger=0)
                 self._waker.close()
                 self._woken.close()
                 accepted = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601"
@@ -202,6 +224,7 @@ class ProducerLink(_Link):
         name: for the broker's log.
         window_records: most unconfirmed records.
         window_bytes: most unconfirmed payload bytes.
+        context: shared with other links and theirs to end; None makes one of its own.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -209,11 +232,19 @@ class ProducerLink(_Link):
 
     _core: ProducerCore
 
-    def __init__(self, endpoint: str, *, name: str, window_records: int, window_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        name: str,
+        window_records: int,
+        window_bytes: int,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
         core = ProducerCore(
             name, window_records=window_records, window_bytes=window_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core)
+        super().__init__(endpoint, core, context)
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -272,6 +303,7 @@ class ConsumerLink(_Link):
         name: for the broker's log.
         credit_records: most records delivered and not settled.
         credit_bytes: most payload bytes delivered and not settled.
+        context: shared with other links and theirs to end; None makes one of its own.
 
     Raises:
         SettingError: the endpoint is malformed.
@@ -279,18 +311,34 @@ class ConsumerLink(_Link):
 
     _core: ConsumerCore
 
-    def __init__(self, endpoint: str, *, name: str, credit_records: int, credit_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        name: str,
+        credit_records: int,
+        credit_bytes: int,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self._lost: list[Delivery] = []
         core = ConsumerCore(
             name, credit_records=credit_records, credit_bytes=credit_bytes, seed=_seed()
         )
-        super().__init__(endpoint, core)
+        super().__init__(endpoint, core, context)
 
     def poll(self, timeout_s: float) -> list[Delivery]:
         """Do all input and output; give the messages delivered since the last call.
 
         Returns at once when there are some, otherwise after `timeout_s` or a `wake`.
         """
-        return [c for c in self._poll(timeout_s) if isinstance(c, Delivery)]
+        results = self._poll(timeout_s)
+        self._lost = [d for c in results if isinstance(c, Lost) for d in c.deliveries]
+        lost = set(self._lost)
+        return [c for c in results if isinstance(c, Delivery) and c not in lost]
+
+    def lost(self) -> Sequence[Delivery]:
+        """Give what, as the last `poll` found, will be delivered again, to us or to another."""
+        return self._lost
 
     def settle(
         self,
@@ -304,6 +352,10 @@ class ConsumerLink(_Link):
     def renew(self, deliveries: Iterable[Delivery]) -> None:
         """Let the leases of these deliveries begin anew."""
         self._run(self._core.renew(deliveries, monotonic_ns()))
+
+    def allow(self, records: int, size_bytes: int) -> None:
+        """Hold at most this much from now on."""
+        self._run(self._core.allow(records, size_bytes, monotonic_ns()))
 
     def pause(self) -> None:
         """Take no more deliveries; what was delivered may still be settled."""

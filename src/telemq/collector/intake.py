@@ -10,8 +10,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from telemq.client.session import Delivery
 from telemq.codec import Decoder
+from telemq.engine.base import Delivery
 from telemq.errors import RecordError
 from telemq.record import BatchId, RecordBatch
 from telemq.store.writer import StoredBatch

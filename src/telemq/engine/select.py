@@ -1,0 +1,84 @@
+"""Opens the end of a queue that the settings name: the one place that knows all engines."""
+
+from __future__ import annotations
+
+from telemq.client.link import ConsumerLink, ProducerLink
+from telemq.engine.base import ConsumerEngine, ProducerEngine
+from telemq.engine.resolve import endpoints_of, is_followed
+from telemq.engine.zmq import ManyConsumer, ManyProducer
+from telemq.errors import SettingError
+from telemq.settings import CollectorSettings, StreamerSettings
+
+__all__ = ["open_consumer", "open_producer"]
+
+
+def open_producer(settings: StreamerSettings, *, name: str) -> ProducerEngine:
+    """Open the producers' end.
+
+    Args:
+        settings: ``engine`` says of which queue.
+        name: of this peer, for the queue's log.
+
+    Raises:
+        SettingError: an address is malformed, or the engine is not installed.
+    """
+    if _is_nats(settings.engine):
+        from telemq.engine.jetstream import open_jetstream_producer  # noqa: PLC0415 - an extra
+
+        return open_jetstream_producer(settings, name=name)
+    endpoints = endpoints_of(settings.broker)
+    if len(endpoints) == 1 and not is_followed(endpoints[0]):
+        return ProducerLink(
+            endpoints[0],
+            name=name,
+            window_records=settings.window_records,
+            window_bytes=settings.window_bytes,
+        )
+    return ManyProducer(
+        endpoints,
+        name=name,
+        window_records=settings.window_records,
+        window_bytes=settings.window_bytes,
+        resolve_s=settings.resolve_s,
+    )
+
+
+def open_consumer(settings: CollectorSettings, *, name: str) -> ConsumerEngine:
+    """Open the consumers' end.
+
+    Args:
+        settings: ``engine`` says of which queue.
+        name: of this peer, for the queue's log.
+
+    Raises:
+        SettingError: an address is malformed, or the engine is not installed.
+    """
+    if _is_nats(settings.engine):
+        from telemq.engine.jetstream import open_jetstream_consumer  # noqa: PLC0415 - an extra
+
+        return open_jetstream_consumer(settings, name=name)
+    endpoints = endpoints_of(settings.broker)
+    if len(endpoints) == 1 and not is_followed(endpoints[0]):
+        return ConsumerLink(
+            endpoints[0],
+            name=name,
+            credit_records=settings.credit_records,
+            credit_bytes=settings.credit_bytes,
+        )
+    return ManyConsumer(
+        endpoints,
+        name=name,
+        credit_records=settings.credit_records,
+        credit_bytes=settings.credit_bytes,
+        resolve_s=settings.resolve_s,
+    )
+
+
+def _is_nats(engine: str) -> bool:
+    if engine in {"", "zmq"}:
+        return False
+    if engine.partition("://")[0] in {"nats", "tls"}:
+        return True
+    # Not what was given: it may be an address with a password and a typing error.
+    accepted = "empty or zmq for telemq's own broker, or nats://host,host/STREAM for JetStream"
+    raise SettingError("--engine", "(secret)", accepted)
