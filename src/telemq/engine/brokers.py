@@ -14,7 +14,7 @@ from telemq.clock import monotonic_ns
 from telemq.engine.resolve import Endpoints, Resolver
 from telemq.log import get
 
-__all__ = ["Brokers"]
+__all__ = ["Brokers", "ManyEnd"]
 
 L = TypeVar("L", bound=ProducerLink | ConsumerLink)
 
@@ -138,3 +138,37 @@ class Brokers(Generic[L]):
         self._context.term()
         self._waker.close()
         self._woken.close()
+
+
+class ManyEnd:
+    """What both ends have in common; see `telemq.engine.base.Engine`."""
+
+    _brokers: Brokers[ProducerLink] | Brokers[ConsumerLink]
+
+    @property
+    def shown(self) -> str:
+        """The brokers, as given."""
+        return self._brokers.shown
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session with any broker."""
+        return bool(self._brokers.connected)
+
+    @property
+    def fault(self) -> str:
+        """Why there is no session with any broker; empty when there is one."""
+        return self._brokers.fault
+
+    @property
+    def refused(self) -> bool:
+        """Whether every broker has refused this peer for good."""
+        return self._brokers.refused
+
+    def wake(self) -> None:
+        """Make a `poll` that waits return; callable from any thread."""
+        self._brokers.wake()
+
+    def close(self) -> None:
+        """Say BYE to every broker, and free everything."""
+        self._brokers.close()

@@ -14,7 +14,6 @@ import itertools
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -36,9 +35,9 @@ _PING_S, _PINGS = 2, 2
 _DUPLICATES_S = 120.0
 #: Longest wait on close for the work under way.
 _CLOSE_S = 5.0
-#: What JetStream says when servers are missing now and may be there soon: no peers to place
-#: replicas on, and no answer of a quorum.
-_PASSING = {10005, 10023, 10008}
+#: What JetStream says when servers or room are missing now and may be there soon: no peers to place
+#: replicas on, no leader, no storage.
+_PASSING = {10005, 10008, 10023, 10028, 10047}
 
 
 class Refused(Exception):
@@ -155,7 +154,7 @@ class NatsLoop:
             except Refused as error:
                 self._note(str(error), refused=True)
                 return
-            except (OSError, nats.errors.Error, TimeoutError, asyncio.TimeoutError) as error:
+            except (OSError, nats.errors.Error, TimeoutError) as error:
                 if isinstance(error, nats.errors.AuthorizationError):
                     self._note("the server does not know this user", refused=True)
                     return
@@ -226,8 +225,7 @@ class NatsLoop:
             try:
                 info = await stream.stream_info(self._url.stream)
             except nats.js.errors.NotFoundError:
-                info = await stream.add_stream(self._config())
-                self._log.info("stream made", replicas=self._bounds.replicas)
+                info = await self._make(stream)
         except nats.js.errors.APIError as error:
             said = error.description or str(error)
             if error.code in {408, 503} or error.err_code in _PASSING:
@@ -243,6 +241,17 @@ class NatsLoop:
                 f"stream {self._url.stream} is not telemq's: it must have work-queue retention, "
                 f"discard new, and the subject {self._url.subjects}"
             )
+
+    async def _make(self, stream: JetStreamContext) -> api.StreamInfo:
+        try:
+            info = await stream.add_stream(self._config())
+        except nats.js.errors.APIError:
+            # Another may have made it in this moment, and the room for a second one is not there.
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                return await stream.stream_info(self._url.stream)
+            raise
+        self._log.info("stream made", replicas=self._bounds.replicas)
+        return info
 
     def _config(self) -> api.StreamConfig:
         return api.StreamConfig(

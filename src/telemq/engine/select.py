@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.engine.base import ConsumerEngine, ProducerEngine
+from telemq.engine.gather import ManyConsumer
 from telemq.engine.resolve import endpoints_of, is_followed
-from telemq.engine.zmq import ManyConsumer, ManyProducer
+from telemq.engine.spread import ManyProducer
 from telemq.errors import SettingError
 from telemq.settings import CollectorSettings, StreamerSettings
 
@@ -23,9 +27,8 @@ def open_producer(settings: StreamerSettings, *, name: str) -> ProducerEngine:
         SettingError: an address is malformed, or the engine is not installed.
     """
     if _is_nats(settings.engine):
-        from telemq.engine.jetstream import open_jetstream_producer  # noqa: PLC0415 - an extra
-
-        return open_jetstream_producer(settings, name=name)
+        producer: ProducerEngine = _jetstream().open_jetstream_producer(settings, name=name)
+        return producer
     endpoints = endpoints_of(settings.broker)
     if len(endpoints) == 1 and not is_followed(endpoints[0]):
         return ProducerLink(
@@ -54,9 +57,8 @@ def open_consumer(settings: CollectorSettings, *, name: str) -> ConsumerEngine:
         SettingError: an address is malformed, or the engine is not installed.
     """
     if _is_nats(settings.engine):
-        from telemq.engine.jetstream import open_jetstream_consumer  # noqa: PLC0415 - an extra
-
-        return open_jetstream_consumer(settings, name=name)
+        consumer: ConsumerEngine = _jetstream().open_jetstream_consumer(settings, name=name)
+        return consumer
     endpoints = endpoints_of(settings.broker)
     if len(endpoints) == 1 and not is_followed(endpoints[0]):
         return ConsumerLink(
@@ -82,3 +84,14 @@ def _is_nats(engine: str) -> bool:
     # Not what was given: it may be an address with a password and a typing error.
     accepted = "empty or zmq for telemq's own broker, or nats://host,host/STREAM for JetStream"
     raise SettingError("--engine", "(secret)", accepted)
+
+
+def _jetstream() -> ModuleType:
+    """Import what an extra brings, only when it is asked for."""
+    try:
+        return importlib.import_module("telemq.engine.jetstream")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nats":
+            raise
+        accepted = "empty or zmq, unless NATS is installed with: pip install 'telemq[nats]'"
+        raise SettingError("--engine", "nats", accepted) from error

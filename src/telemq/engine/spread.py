@@ -1,71 +1,33 @@
-"""telemq's own brokers, several of them: they share nothing, so their clients spread the work.
+"""A producer at several brokers that share nothing: the work is spread by credit.
 
-A producer gives each broker one message more than it has credit for; the broker's grant then brings
+It gives each broker one message more than it has credit for; the broker's grant then brings
 the next. So work goes where there is room, and at most one message waits at a broker that has none.
 One that has waited too long is offered to another. What a broker was sent and did not confirm when
 its session ended goes to any other under the same ids; should the first have kept it after all, the
 ledger knows it.
-
-A consumer takes from all, and divides its credit between those that are there. While brokers come
-and go more can be under way than the credit: what is beyond it is held back here, and renewed.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zmq
 
-from telemq.client.link import ConsumerLink, ProducerLink
+from telemq.client.link import ProducerLink
 from telemq.client.producer import ProducerStats
-from telemq.engine.base import Delivery, Outcome
-from telemq.engine.brokers import Brokers
+from telemq.engine.brokers import Brokers, ManyEnd
 from telemq.engine.resolve import Resolver, addresses
 from telemq.errors import LocalProtocolError
 from telemq.protocol import Payload
 
-__all__ = ["ManyConsumer", "ManyProducer"]
+__all__ = ["ManyProducer"]
 
 #: How long a message waits for the credit of one broker before another is asked. Well above the
 #: time that a broker takes to grant, and that unused credit stays with a producer (0.1 s).
 _PATIENCE_S = 0.5
-
-
-class _Many:
-    """What both ends have in common; see `telemq.engine.base.Engine`."""
-
-    _brokers: Brokers[ProducerLink] | Brokers[ConsumerLink]
-
-    @property
-    def shown(self) -> str:
-        """The brokers, as given."""
-        return self._brokers.shown
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a session with any broker."""
-        return bool(self._brokers.connected)
-
-    @property
-    def fault(self) -> str:
-        """Why there is no session with any broker; empty when there is one."""
-        return self._brokers.fault
-
-    @property
-    def refused(self) -> bool:
-        """Whether every broker has refused this peer for good."""
-        return self._brokers.refused
-
-    def wake(self) -> None:
-        """Make a `poll` that waits return; callable from any thread."""
-        self._brokers.wake()
-
-    def close(self) -> None:
-        """Say BYE to every broker, and free everything."""
-        self._brokers.close()
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +41,7 @@ class _Kept:
     since_s: float = 0.0
 
 
-class ManyProducer(_Many):
+class ManyProducer(ManyEnd):
     """Publishes to whichever broker has room, and keeps each message until it is confirmed.
 
     Args:
@@ -264,153 +226,3 @@ class ManyProducer(_Many):
         self._bytes -= len(kept.payload)
         if kept.link is not None and self._stuck.get(kept.link) is kept:
             del self._stuck[kept.link]
-
-
-class ManyConsumer(_Many):
-    """Takes messages from every broker, within one credit.
-
-    Args:
-        endpoints: the brokers' endpoints for consumers.
-        name: for the brokers' logs.
-        credit_records: most records handed out and not settled.
-        credit_bytes: most payload bytes handed out and not settled.
-        resolve_s: seconds between two looks at DNS.
-        resolve: asks for one host name.
-
-    Raises:
-        SettingError: an endpoint is malformed.
-    """
-
-    _brokers: Brokers[ConsumerLink]
-
-    def __init__(
-        self,
-        endpoints: Sequence[str],
-        *,
-        name: str,
-        credit_records: int,
-        credit_bytes: int,
-        resolve_s: float = 10.0,
-        resolve: Resolver = addresses,
-    ) -> None:
-        self._credit_records = credit_records
-        self._credit_bytes = credit_bytes
-        self._paused = False
-        self._held: dict[Delivery, ConsumerLink] = {}
-        self._back: deque[tuple[Delivery, ConsumerLink]] = deque()
-        self._lost: list[Delivery] = []
-        self._records = self._bytes = 0
-
-        def connect(endpoint: str, context: zmq.Context[zmq.Socket[bytes]]) -> ConsumerLink:
-            # Nothing until the credit is divided anew, which is when it has a session.
-            return ConsumerLink(
-                endpoint, name=name, credit_records=0, credit_bytes=0, context=context
-            )
-
-        self._brokers = Brokers(endpoints, resolve_s=resolve_s, resolve=resolve, connect=connect)
-        self._sharing: list[ConsumerLink] = []
-
-    def poll(self, timeout_s: float) -> list[Delivery]:
-        """Do all input and output; give the messages delivered since the last call.
-
-        Returns at once when there are some, otherwise after `timeout_s` or a `wake`.
-        """
-        end = time.monotonic() + timeout_s
-        self._lost = []
-        while True:
-            for link in self._brokers.follow():
-                self._lose([d for d, of in self._held.items() if of is link])
-                self._back = deque((d, of) for d, of in self._back if of is not link)
-                link.close()
-            for link in list(self._brokers.links.values()):
-                delivered = link.poll(0.0)
-                self._lose(link.lost())
-                self._back.extend((delivery, link) for delivery in delivered)
-            self._divide()
-            deliveries = self._hand_out()
-            done = bool(deliveries or self._lost)
-            woken = self._brokers.wait(0.0 if done else max(0.0, end - time.monotonic()))
-            if done or woken or time.monotonic() >= end:
-                return deliveries
-
-    def lost(self) -> Sequence[Delivery]:
-        """Give what, as the last `poll` found, will be delivered again, to us or to another."""
-        return self._lost
-
-    def settle(
-        self, deliveries: Iterable[Delivery], outcome: Outcome = "ok", reason: str = ""
-    ) -> None:
-        """Be done with deliveries; those of a session that is over are ignored."""
-        done: dict[ConsumerLink, list[Delivery]] = {}
-        for delivery in deliveries:
-            link = self._held.get(delivery)
-            if link is not None:
-                self._drop(delivery)
-                done.setdefault(link, []).append(delivery)
-        for link, settled in done.items():
-            link.settle(settled, outcome, reason)
-
-    def renew(self, deliveries: Iterable[Delivery]) -> None:
-        """Let the leases of these deliveries begin anew, and of those that are held back here."""
-        held: dict[ConsumerLink, list[Delivery]] = {}
-        for delivery in deliveries:
-            if link := self._held.get(delivery):
-                held.setdefault(link, []).append(delivery)
-        for delivery, link in self._back:
-            held.setdefault(link, []).append(delivery)
-        for link, renewed in held.items():
-            link.renew(renewed)
-
-    def pause(self) -> None:
-        """Take no more deliveries; what was handed out may still be settled."""
-        self._paused = True
-        for delivery, link in self._back:
-            link.settle([delivery], "retry")
-        self._back.clear()
-        for link in self._brokers.links.values():
-            link.pause()
-
-    def _divide(self) -> None:
-        """Divide the credit between the brokers that are there; nobody's part is nothing."""
-        sharing = self._brokers.connected
-        if self._paused or set(sharing) == set(self._sharing):
-            return
-        self._sharing = sharing
-        parts = max(1, len(sharing))
-        for link in self._brokers.links.values():
-            here = link in sharing
-            link.allow(
-                here * max(1, self._credit_records // parts),
-                here * max(1, self._credit_bytes // parts),
-            )
-
-    def _hand_out(self) -> list[Delivery]:
-        """Give what the credit covers; one that is larger than all of it goes alone."""
-        deliveries = []
-        while self._back and not self._paused:
-            delivery, link = self._back[0]
-            if self._held and (
-                self._records + delivery.records > self._credit_records
-                or self._bytes + len(delivery.payload) > self._credit_bytes
-            ):
-                break
-            self._back.popleft()
-            self._held[delivery] = link
-            self._records += delivery.records
-            self._bytes += len(delivery.payload)
-            deliveries.append(delivery)
-        return deliveries
-
-    def _lose(self, lost: Iterable[Delivery]) -> None:
-        gone = set(lost)
-        if not gone:
-            return
-        self._back = deque((d, link) for d, link in self._back if d not in gone)
-        for delivery in gone & self._held.keys():
-            self._drop(delivery)
-            self._lost.append(delivery)
-
-    def _drop(self, delivery: Delivery) -> None:
-        del self._held[delivery]
-        self._records -= delivery.records
-        self._bytes -= len(delivery.payload)
