@@ -15,9 +15,11 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from telemq.engine_settings import EngineSettings
 from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
-from telemq.settings_ways import WaysSettings
+from telemq.settings_broker import BrokerSettings
+from telemq.settings_common import Common, StoreSettings
 
 __all__ = [
     "COMPONENTS",
@@ -25,6 +27,7 @@ __all__ = [
     "BrokerSettings",
     "CollectorSettings",
     "Common",
+    "EngineSettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -34,169 +37,14 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
-    """What every component has."""
-
-    component: ClassVar[str] = ""
-
-    log_level: str = setting(
-        "info", "Least important events to log.", choices=("debug", "info", "warning", "error")
-    )
-    log_format: str = setting(
-        "auto",
-        "Log lines for people or for machines; auto is console on a terminal, else JSON.",
-        choices=("auto", "console", "json"),
-    )
-    insecure: bool = setting(
-        False, "Allow listening on an address other than loopback without keys or tokens."
-    )
-
-    def __post_init__(self) -> None:
-        """Check every value against its row."""
-        for info in rows(type(self)):
-            info.check(getattr(self, info.name))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreSettings(Common):
-    """For what talks to Postgres."""
-
-    dsn: str = setting(
-        "",
-        "Postgres connection string or URL; empty means the embedded Postgres of --data-dir.",
-        secret=True,
-    )
-    data_dir: str = setting(
-        "", "Directory of the embedded Postgres; empty means the user's data directory."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokerSettings(WaysSettings, Common):
-    """`telemq broker`."""
-
-    component: ClassVar[str] = "broker"
-
-    producer_bind: str = setting("tcp://127.0.0.1:5601", "ZeroMQ endpoint for producers.")
-    consumer_bind: str = setting("tcp://127.0.0.1:5602", "ZeroMQ endpoint for consumers.")
-    keys: str = setting(
-        "",
-        "Directory with the broker's keys and those that it allows (docs/security.md); "
-        "empty is without keys.",
-    )
-    ops_address: str = setting(
-        "127.0.0.1:9601", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
-    )
-    capacity_records: int = setting(
-        2_000_000,
-        "Room for ready, leased and granted records.",
-        unit="records",
-        low=1,
-        high=1_000_000_000,
-    )
-    capacity_bytes: int = setting(
-        512 * 2**20,
-        "Room for ready, leased and granted payload bytes.",
-        unit="bytes",
-        low=1024,
-        high=2**40,
-    )
-    message_bytes_max: int = setting(
-        8 * 2**20, "Largest payload of one message.", unit="bytes", low=1024, high=2**30
-    )
-    credit_bytes_max: int = setting(
-        4 * 2**20,
-        "Most unspent credit of one producer, unless one message needs more.",
-        unit="bytes",
-        low=1024,
-        high=2**30,
-    )
-    credit_records_max: int = setting(
-        100_000,
-        "Most unspent credit of one producer, unless one message needs more.",
-        unit="records",
-        low=1,
-        high=1_000_000_000,
-    )
-    lease_s: float = setting(
-        30.0,
-        "How long a consumer may hold a message before it goes to another.",
-        unit="s",
-        low=0.1,
-        high=86_400,
-    )
-    attempts_max: int = setting(
-        20, "Deliveries of one message before it becomes a dead letter.", low=1, high=10_000
-    )
-    retry_ms: int = setting(
-        100,
-        "Pause before a message is delivered again that its consumer wants to be tried again; "
-        "it doubles with each attempt.",
-        unit="ms",
-        low=1,
-        high=3_600_000,
-    )
-    retry_ms_max: int = setting(10_000, "Longest such pause.", unit="ms", low=1, high=3_600_000)
-    heartbeat_s: float = setting(
-        1.0,
-        "Interval of heartbeats; a peer silent for five of them is lost.",
-        unit="s",
-        low=0.05,
-        high=300,
-    )
-    peers_max: int = setting(
-        4096, "Most connected producers and consumers.", unit="peers", low=1, high=100_000
-    )
-    errors_per_s_max: int = setting(
-        20,
-        "Most errors that one connection is answered in a second, and most sessions it may begin; "
-        "beyond that it is not heard.",
-        unit="errors/s",
-        low=1,
-        high=1_000_000,
-    )
-    drain_s: float = setting(
-        10.0,
-        "Longest wait on SIGTERM for what is queued to be settled.",
-        unit="s",
-        low=0,
-        high=3600,
-    )
-    journal: str = setting(
-        "",
-        "Directory of the journal: messages are confirmed once they are on disk there, and outlive"
-        " the broker; empty means none.",
-    )
-    journal_segment_bytes: int = setting(
-        64 * 2**20,
-        "Length of a journal file from which on a new one begins.",
-        unit="bytes",
-        low=64 * 2**10,
-        high=2**32,
-    )
-    journal_bytes_max: int = setting(
-        4 * 2**30,
-        "Most bytes of all journal files; at least four segments and largest messages.",
-        unit="bytes",
-        low=2**20,
-        high=2**50,
-    )
-    journal_sync_ms: float = setting(
-        5.0,
-        "Least time from one fsync of the journal to the next; one serves all that came meanwhile.",
-        unit="ms",
-        low=0,
-        high=10_000,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamerSettings(StoreSettings):
+class StreamerSettings(StoreSettings, EngineSettings):
     """`telemq stream`."""
 
     component: ClassVar[str] = "streamer"
 
-    broker: str = setting("tcp://127.0.0.1:5601", "The broker's endpoint for producers.")
+    broker: str = setting(
+        "tcp://127.0.0.1:5601", "Brokers' endpoints for producers, comma-separated."
+    )
     key: str = setting("", "File with this streamer's secret key; empty is without keys.")
     broker_key: str = setting("", "File with the broker's public key, with --key.")
     ops_address: str = setting(
@@ -264,12 +112,14 @@ class StreamerSettings(StoreSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectorSettings(StoreSettings):
+class CollectorSettings(StoreSettings, EngineSettings):
     """`telemq collect`."""
 
     component: ClassVar[str] = "collector"
 
-    broker: str = setting("tcp://127.0.0.1:5602", "The broker's endpoint for consumers.")
+    broker: str = setting(
+        "tcp://127.0.0.1:5602", "Brokers' endpoints for consumers, comma-separated."
+    )
     key: str = setting("", "File with this collector's secret key; empty is without keys.")
     broker_key: str = setting("", "File with the broker's public key, with --key.")
     ops_address: str = setting(
@@ -289,6 +139,19 @@ class CollectorSettings(StoreSettings):
         unit="bytes",
         low=1024,
         high=2**34,
+    )
+    lease_s: float = setting(
+        30.0,
+        "How long a collector may hold a message of JetStream before it goes to another.",
+        unit="s",
+        low=0.1,
+        high=86_400,
+    )
+    attempts_max: int = setting(
+        20,
+        "Deliveries of one message of JetStream before it becomes a dead letter.",
+        low=1,
+        high=10_000,
     )
     commit_records: int = setting(
         50_000,

@@ -13,13 +13,15 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
     "telemq.setting", "telemq.settings", "telemq.terminal",
+    "telemq.engine_settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
     "telemq.broker.entries",
     "telemq.broker.journaled",
     "telemq.broker.admission", "telemq.broker.snapshot",
-    "telemq.settings_ways", "telemq.broker.local",
+    "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
+    "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
@@ -40,11 +42,15 @@ LAYERS = (
         "setting",
         "settings",
         "settings_ways",
+        "settings_common",
+        "settings_broker",
+        "engine_settings",
         "clock",
         "terminal",
     ),
     ("log", "health", "process", "upfile", "certificate", "keys", "web"),
     ("client", "broker", "store", "sources"),
+    ("engine",),
     (*SERVICES, "bench"),
 )
 

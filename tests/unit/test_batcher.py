@@ -67,10 +67,12 @@ def test_single_item_larger_than_the_credit_is_accepted() -> None:
     assert [25] == _backlog(25, most=10).take()
 
 
-def test_clear_gives_all_and_leaves_nothing() -> None:
-    """The session ended."""
-    backlog = _backlog(4, 7)
-    assert [4, 7] == backlog.clear()
+def test_dropped_items_leave_the_others_in_order() -> None:
+    """The session with one of several brokers ended."""
+    backlog = _backlog(4, 7, 3, 8)
+    backlog.drop(lambda records: records % 4 == 0)
+    assert (2, 10, [7, 3]) == (len(backlog), backlog.records, backlog.take())
+    backlog.drop(lambda _: True)
     assert (0, 0, []) == (len(backlog), backlog.records, backlog.take())
 
 

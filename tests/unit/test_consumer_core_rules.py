@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from telemq.client.consumer import ConsumerCore, ConsumerStats
-from telemq.client.session import Command, Delivery, Transmit
+from telemq.client.session import Command, Delivery, Lost, Transmit
 from telemq.protocol import (
     Bye,
     Credit,
@@ -96,7 +96,7 @@ def test_delivery_of_an_earlier_session_can_neither_be_settled_nor_renewed() -> 
     """The link broke while the batch was being stored; lease numbers may even be the same."""
     core = consumer()
     old = deliver(core, 2, 7)
-    assert [] == hear(core, Bye("s", 3))
+    assert [Lost([old])] == hear(core, Bye("s", 3))
     assert ConsumerStats(0, 0, 1) == core.stats()
     core.advance(core.next_deadline_ns() or 0)
     core.receive(welcome("t"), None, 0)
@@ -113,8 +113,9 @@ def test_delivery_of_an_earlier_session_can_neither_be_settled_nor_renewed() -> 
 def test_silent_broker_ends_the_session_and_what_it_lent() -> None:
     """The broker's machine stopped."""
     core = consumer()
-    deliver(core, 2, 7)
-    core.advance(5 * SECOND)
+    lent = deliver(core, 2, 7)
+    assert [Lost([lent])] == core.advance(5 * SECOND)
+    assert [] == [c for c in core.advance(50 * SECOND) if isinstance(c, Lost)]
     assert ConsumerStats(0, 0, 1) == core.stats()
 
 

@@ -34,6 +34,10 @@ class Scene:
                 attempts_max=attempts_max,
                 heartbeat_ns=SECOND,
                 peers_max=20,
+                retry_ns=SECOND // 10,
+                retry_ns_max=10 * SECOND,
+                errors_max=20,
+                errors_ns=SECOND,
             ),
             b"secret",
         )

@@ -39,6 +39,11 @@ def test_what_all_share_has_no_component_in_its_variable() -> None:
         "TELEMQ_INSECURE",
         "TELEMQ_DSN",
         "TELEMQ_DATA_DIR",
+        "TELEMQ_ENGINE",
+        "TELEMQ_RESOLVE_S",
+        "TELEMQ_REPLICAS",
+        "TELEMQ_STREAM_MESSAGES_MAX",
+        "TELEMQ_STREAM_BYTES_MAX",
     } == shared
 
 

@@ -104,3 +104,25 @@ def test_reservation_during_the_renewal_is_not_missing() -> None:
     book.add([Lease(10, 10)])
     assert NOTHING == book.renewed({0}, {0})
     assert 1 == book.ready
+
+
+def test_lease_of_a_confirmed_batch_is_kept_until_its_commit() -> None:
+    """The queue keeps batches itself and confirmed one; Postgres is away for minutes."""
+    book = book_with(published=1)
+    book.confirm(0)
+    for _ in range(100):
+        assert NOTHING == book.renewed({0}, {0})
+    assert (frozenset({0}), 0) == (book.known(), book.add([Lease(0, 10)]))
+    assert NOTHING == book.renewed({0}, set())
+    assert set() == book.known()
+
+
+def test_lease_of_a_confirmed_batch_that_is_never_committed_is_released() -> None:
+    """The queue's disk burned after the confirm: somebody must publish the batch again."""
+    book = book_with(published=1)
+    book.confirm(0)
+    renewals = 0
+    while not book.renewed(set(book.known()), {0}).strays:
+        renewals += 1
+        assert renewals < 1000
+    assert renewals > 100

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from telemq.client.session import Command, Delivery, Session, Transmit
+from telemq.client.session import Command, Delivery, Lost, Session, Transmit
 from telemq.protocol import Credit, Deliver, FromBroker, Payload, Renew, Settle, Settlement, Welcome
 
 __all__ = ["ConsumerCore", "ConsumerStats"]
@@ -52,14 +52,13 @@ class ConsumerCore:
         """Take in one message of the broker."""
         had = self.session.token
         acts = self.session.accept(message, now_ns)
-        if self.session.token != had:
-            self._held.clear()
+        lost = self._lose(had)
         if not acts:
-            return []
+            return lost
         match message:
             case Welcome():
                 self._sessions += 1
-                return self._credit(now_ns)
+                return [*lost, *self._credit(now_ns)]
             case Deliver():
                 delivery = Delivery(
                     message.session,
@@ -126,9 +125,7 @@ class ConsumerCore:
         """Let time pass: heartbeats and reconnects."""
         had = self.session.token
         commands = self.session.advance(now_ns)
-        if self.session.token != had:
-            self._held.clear()
-        return commands
+        return [*self._lose(had), *commands]
 
     def next_deadline_ns(self) -> int | None:
         """Give when `advance` has something to do next; None when it never will."""
@@ -138,6 +135,14 @@ class ConsumerCore:
         """Give a frozen snapshot."""
         records = sum(delivery.records for delivery in self._held.values())
         return ConsumerStats(len(self._held), records, self._sessions)
+
+    def _lose(self, had: str) -> list[Command]:
+        """Forget what session `had` lent, if that is over."""
+        if self.session.token == had or not self._held:
+            return []
+        lost = Lost(list(self._held.values()))
+        self._held.clear()
+        return [lost]
 
     def _live(self, deliveries: Iterable[Delivery]) -> Sequence[Delivery]:
         return [d for d in deliveries if self._held.get(d.lease) is d]

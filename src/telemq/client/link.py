@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import zmq
@@ -19,7 +19,7 @@ import zmq
 from telemq.client.consumer import ConsumerCore, ConsumerStats
 from telemq.client.handshake import Handshake, use_keys
 from telemq.client.producer import ProducerCore, ProducerStats
-from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
+from telemq.client.session import Command, Confirmed, Delivery, Lost, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
 from telemq.keys import LinkKeys
@@ -62,9 +62,9 @@ class _Link:
         self._check_endpoint()
 
     @property
-    def socket(self) -> zmq.Socket[bytes] | None:
-        """The socket that has input when a `poll` would; another one after each reconnect."""
-        return self._socket
+    def shown(self) -> str:
+        """The broker, for logs and errors."""
+        return self._endpoint
 
     @property
     def connected(self) -> bool:
@@ -95,6 +95,15 @@ class _Link:
             self._context.term()
         self._waker.close()
         self._woken.close()
+
+    @property
+    def socket(self) -> zmq.Socket[bytes] | None:
+        """What is readable when there is something to `poll`; another one after a reconnect."""
+        return self._socket
+
+    def next_deadline_ns(self) -> int | None:
+        """Give when a `poll` is due although nothing came; None when it never is."""
+        return self._core.next_deadline_ns()
 
     def _poll(self, timeout_s: float) -> list[Command]:
         """Do all that is to be done now; wait for up to `timeout_s` if that is nothing."""
@@ -340,6 +349,7 @@ class ConsumerLink(_Link):
         context: zmq.Context[Any] | None = None,
         keys: LinkKeys | None = None,
     ) -> None:
+        self._lost: list[Delivery] = []
         core = ConsumerCore(
             name, credit_records=credit_records, credit_bytes=credit_bytes, seed=_seed()
         )
@@ -350,7 +360,14 @@ class ConsumerLink(_Link):
 
         Returns at once when there are some, otherwise after `timeout_s` or a `wake`.
         """
-        return [c for c in self._poll(timeout_s) if isinstance(c, Delivery)]
+        results = self._poll(timeout_s)
+        self._lost = [d for c in results if isinstance(c, Lost) for d in c.deliveries]
+        lost = set(self._lost)
+        return [c for c in results if isinstance(c, Delivery) and c not in lost]
+
+    def lost(self) -> Sequence[Delivery]:
+        """Give what, as the last `poll` found, will be delivered again, to us or to another."""
+        return self._lost
 
     def settle(
         self,
@@ -364,6 +381,10 @@ class ConsumerLink(_Link):
     def renew(self, deliveries: Iterable[Delivery]) -> None:
         """Let the leases of these deliveries begin anew."""
         self._run(self._core.renew(deliveries, monotonic_ns()))
+
+    def allow(self, records: int, size_bytes: int) -> None:
+        """Hold at most this much from now on."""
+        self._run(self._core.allow(records, size_bytes, monotonic_ns()))
 
     def pause(self) -> None:
         """Take no more deliveries; what was delivered may still be settled."""

@@ -32,7 +32,7 @@ from telemq.protocol import (
     Welcome,
 )
 
-__all__ = ["Command", "Confirmed", "Delivery", "Reconnect", "Session", "Transmit"]
+__all__ = ["Command", "Confirmed", "Delivery", "Lost", "Reconnect", "Session", "Transmit"]
 
 _SECOND = 1_000_000_000
 #: The first pause and the longest; docs/protocol.md, Session.
@@ -90,7 +90,14 @@ class Delivery:
     dead: str
 
 
-Command = Transmit | Reconnect | Confirmed | Delivery
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These deliveries ended with their session, unsettled: they will be delivered again."""
+
+    deliveries: list[Delivery]
+
+
+Command = Transmit | Reconnect | Confirmed | Delivery | Lost
 
 
 class Session:

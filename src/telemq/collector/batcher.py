@@ -63,7 +63,7 @@ class Backlog(Generic[T]):
         self.records -= sum(map(self._count, taken))
         return taken
 
-    def clear(self) -> list[T]:
-        """Take all, in order."""
-        items, self._items, self.records = list(self._items), deque(), 0
-        return items
+    def drop(self, is_dropped: Callable[[T], bool]) -> None:
+        """Take out every item that `is_dropped` says so of; the others stay in order."""
+        self._items = deque(item for item in self._items if not is_dropped(item))
+        self.records = sum(map(self._count, self._items))

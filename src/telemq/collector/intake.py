@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from telemq.client.session import Delivery
 from telemq.codec import Decoder
+from telemq.engine.base import Delivery
 from telemq.errors import RecordError
 from telemq.record import BatchId, reject_times
 from telemq.store.writer import StoredBatch

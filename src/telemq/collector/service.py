@@ -1,9 +1,9 @@
-"""The collector: the main thread owns the link to the broker, the writer thread that to Postgres.
+"""The collector: the main thread owns the engine's end, the writer thread that of Postgres.
 
 A delivery is held from its arrival until it is settled, which is after the commit. As long as it is
 held its lease is renewed, so a slow or absent database delays batches but does not send them round.
-When the session ends, all that is held goes back to the queue by itself; what no commit has taken
-yet is dropped here, since the broker will deliver it again, to us or to another.
+When the session with a broker ends, all that it lent goes back to its queue by itself; what of it
+no commit has taken yet is dropped here, since it will be delivered again, to us or to another.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 
 from telemq import log
-from telemq.client.link import ConsumerLink
-from telemq.client.session import Delivery
 from telemq.clock import monotonic_ns, utc_us
 from telemq.collector.intake import Intake
 from telemq.collector.stats import CollectorMetrics, CollectorStats, StorerStats
 from telemq.collector.storer import Storer, Work
+from telemq.engine.base import ConsumerEngine, Delivery
+from telemq.engine.select import open_consumer
 from telemq.errors import RemoteProtocolError
 from telemq.health import OpsServer
-from telemq.keys import load_link_keys
 from telemq.settings import CollectorSettings
 
 __all__ = ["run"]
@@ -39,8 +39,8 @@ _SUMMARY_S = 10.0
 class _Collector:
     """The main thread's state; one `step` after the other."""
 
-    def __init__(self, settings: CollectorSettings, link: ConsumerLink) -> None:
-        self._link = link
+    def __init__(self, settings: CollectorSettings, engine: ConsumerEngine) -> None:
+        self._engine = engine
         self._settings = settings
         self._intake = Intake(
             age_days_max=settings.record_age_days_max,
@@ -53,11 +53,10 @@ class _Collector:
             commit_records=settings.commit_records,
             records_max=settings.credit_records,
             series_max=settings.series_cache_max,
-            on_done=link.wake,
+            on_done=engine.wake,
             observe_s=self.metrics.commit_seconds.observe,
         )
         self._log = log.get()
-        self._session = ""
         self._held: set[Delivery] = set()
         self._renew_ns = 0
         self._undecoded = self._sessions_lost = 0
@@ -76,15 +75,14 @@ class _Collector:
             RemoteProtocolError: the broker will never take this collector.
             BaseException: what the writer thread died of.
         """
-        deliveries = self._link.poll(self._wait_s())
-        if self._link.refused:
-            raise RemoteProtocolError("refused", self._link.fault)
-        if not self._link.connected:
-            self._begin_session("")
+        deliveries = self._engine.poll(self._wait_s())
+        if self._engine.refused:
+            raise RemoteProtocolError("refused", self._engine.fault)
+        self._drop(self._engine.lost())
         for delivery in deliveries:
             self._take_in(delivery)
         done = [work.delivery for work in self.storer.done()]
-        self._link.settle(done)
+        self._engine.settle(done)
         self._held.difference_update(done)
         self._renew()
         self._report()
@@ -95,18 +93,16 @@ class _Collector:
             return _WAIT_S_MAX
         return min(_WAIT_S_MAX, max(0.0, (self._renew_ns - monotonic_ns()) / 1e9))
 
-    def _begin_session(self, session: str) -> None:
-        if session == self._session:
-            return
-        self._session = session
-        if self._held:
-            self._log.info("session ended, its batches go back to the queue", batches=self.held)
+    def _drop(self, lost: Sequence[Delivery]) -> None:
+        """Forget what will be delivered again."""
+        if lost:
+            gone = set(lost)
+            self._log.info("session ended, its batches go back to the queue", batches=len(gone))
             self._sessions_lost += 1
-            self.storer.drop()
-            self._held.clear()
+            self.storer.drop(gone)
+            self._held -= gone
 
     def _take_in(self, delivery: Delivery) -> None:
-        self._begin_session(delivery.session)
         batch = self._intake.read(delivery, utc_us())
         self._undecoded += batch.batch is None
         self.storer.put(Work(delivery, batch))
@@ -116,7 +112,7 @@ class _Collector:
 
     def _renew(self) -> None:
         if self._held and monotonic_ns() >= self._renew_ns:
-            self._link.renew(self._held)
+            self._engine.renew(self._held)
             self._renew_ns = monotonic_ns() + min(map(_renewal_ns, self._held))
 
     def _report(self) -> None:
@@ -154,7 +150,7 @@ class _Collector:
             held_records=sum(delivery.records for delivery in self._held),
             backlog_records=self.storer.backlog_records,
             credit_records=self._settings.credit_records,
-            connected=self._link.connected,
+            connected=self._engine.connected,
             store_fault=self.storer.fault,
         )
 
@@ -179,15 +175,9 @@ def run(settings: CollectorSettings, stop: threading.Event) -> int:
         RemoteProtocolError: the broker refuses this collector for good.
         Exception: whatever the writer thread died of.
     """
-    link = ConsumerLink(
-        settings.broker,
-        name=f"collector {socket.gethostname()}:{os.getpid()}",
-        credit_records=settings.credit_records,
-        credit_bytes=settings.credit_bytes,
-        keys=load_link_keys(settings.key, settings.broker_key),
-    )
-    with contextlib.closing(link):
-        collector = _Collector(settings, link)
+    engine = open_consumer(settings, name=f"collector {socket.gethostname()}:{os.getpid()}")
+    with contextlib.closing(engine):
+        collector = _Collector(settings, engine)
         ops = OpsServer(
             settings.ops_address,
             ready=collector.metrics.not_ready,
@@ -195,11 +185,11 @@ def run(settings: CollectorSettings, stop: threading.Event) -> int:
             insecure=settings.insecure,
         )
         with ops, contextlib.closing(collector.storer):
-            log.get().info("collector started", broker=settings.broker, ops=ops.address)
+            log.get().info("collector started", engine=engine.shown, ops=ops.address)
             collector.storer.start()
             while not stop.is_set():
                 collector.step()
-            link.pause()
+            engine.pause()
             log.get().info("collector draining", held=collector.held)
             deadline = time.monotonic() + settings.drain_s
             while collector.held and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ import dataclasses
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from telemq import log
-from telemq.client.session import Delivery
 from telemq.collector.batcher import Backlog
 from telemq.collector.stats import StorerStats
+from telemq.engine.base import Delivery
 from telemq.errors import SettingError, StoreError
 from telemq.store.migrate import migrate
 from telemq.store.writer import Stored, StoredBatch, Writer
@@ -150,10 +150,10 @@ class Storer:
             self._backlog.put(work)
             self._changed.notify()
 
-    def drop(self) -> None:
-        """Forget what waits; what is being stored is still finished."""
+    def drop(self, deliveries: Collection[Delivery]) -> None:
+        """Forget those of them that wait; what is being stored is still finished."""
         with self._changed:
-            self._backlog.clear()
+            self._backlog.drop(lambda work: work.delivery in deliveries)
 
     def done(self) -> list[Work]:
         """Take what has been committed since the last call."""

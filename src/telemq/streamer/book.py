@@ -11,6 +11,10 @@ delay by waiting for a second renewal that says the same:
   publish it.
 
 A ready lease that is gone there is dropped at once: nobody waits for its confirm.
+
+A queue that keeps messages itself confirms a batch before it is in Postgres. Its lease then stays
+ours, renewed and not published again, until the commit closes it; but not for ever, should the
+queue have lost it after all.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ from dataclasses import dataclass
 from telemq.store.leases import Lease
 
 __all__ = ["LeaseBook", "Renewal"]
+
+
+#: Renewals, a third of a lease apart, for which a confirmed batch may wait for its commit.
+_CONFIRMED_RENEWALS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class LeaseBook:
     def __init__(self) -> None:
         self._ready: deque[Lease] = deque()
         self._published: dict[int, Lease] = {}
+        #: By first row of a confirmed batch, the renewals that its lease has outlived since.
+        self._confirmed: dict[int, int] = {}
         self._missing: frozenset[int] = frozenset()
         self._strange: frozenset[int] = frozenset()
 
@@ -61,7 +71,8 @@ class LeaseBook:
 
     def known(self) -> frozenset[int]:
         """Give the first rows of all leases."""
-        return frozenset(self._published) | {lease.first_row for lease in self._ready}
+        ready = {lease.first_row for lease in self._ready}
+        return frozenset(self._published) | self._confirmed.keys() | ready
 
     def add(self, leases: Iterable[Lease]) -> int:
         """Take in what was reserved or taken over; give how many are new.
@@ -90,7 +101,10 @@ class LeaseBook:
 
     def confirm(self, first_row: int) -> Lease | None:
         """Note that a batch is safe, and give its lease; None if it is not known any more."""
-        return self._published.pop(first_row, None)
+        lease = self._published.pop(first_row, None)
+        if lease is not None:
+            self._confirmed[first_row] = 0
+        return lease
 
     def drop_ready(self) -> None:
         """Forget what is not published; the leases are to be released."""
@@ -112,6 +126,11 @@ class LeaseBook:
         lost = tuple(sorted(missing & self._missing))
         for first_row in lost:
             del self._published[first_row]
+        self._confirmed = {
+            first_row: renewals + 1
+            for first_row, renewals in self._confirmed.items()
+            if first_row not in gone and renewals < _CONFIRMED_RENEWALS
+        }
         strange = frozenset(ours - before - now)
         strays = bool(strange & self._strange)
         self._missing, self._strange = missing, strange

@@ -1,6 +1,6 @@
 """The streamer's process: a replayed file goes batch by batch to the broker.
 
-Two threads. This one owns the link to the broker: it paces, cuts, stamps, encodes, publishes and
+Two threads. This one owns the end of the queue: it paces, cuts, stamps, encodes, publishes and
 takes in confirms. The other (`leaseholder`) owns the Postgres connection and sees to it that there
 are leases to publish. What a batch is was decided when its lease was reserved, so any number of
 streamers, old and new, cut the same batches from the same file.
@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from telemq import log
-from telemq.client.link import ProducerLink
 from telemq.clock import monotonic_ns, utc_us
 from telemq.codec import BATCH, Encoder
+from telemq.engine.base import ProducerEngine
+from telemq.engine.select import open_producer
 from telemq.errors import LocalProtocolError, SettingError
 from telemq.health import OpsServer
-from telemq.keys import load_link_keys
 from telemq.record import BatchId
 from telemq.settings import StreamerSettings
 from telemq.sources.csv_replay import CsvReplay, read_csv
@@ -87,20 +87,14 @@ def run(
             insecure=settings.insecure,
         )
         stack.enter_context(ops)
-        link = ProducerLink(
-            settings.broker,
-            name=owner,
-            window_records=settings.window_records,
-            window_bytes=settings.window_bytes,
-            keys=load_link_keys(settings.key, settings.broker_key),
-        )
-        stack.callback(link.close)
+        engine = open_producer(settings, name=owner)
+        stack.callback(engine.close)
         holder = Leaseholder(
             settings,
             stream_id=stream_id,
             source=replay.fingerprint,
             owner=owner,
-            on_change=link.wake,
+            on_change=engine.wake,
         )
         stack.callback(holder.close)
         log.get().info(
@@ -110,10 +104,11 @@ def run(
             source_rows=replay.rows,
             bad_rows=len(replay.bad),
             owner=owner,
+            engine=engine.shown,
             ops=ops.address,
         )
         streamer = _Streamer(
-            settings, replay, stream_id=stream_id, link=link, holder=holder, metrics=metrics
+            settings, replay, stream_id=stream_id, engine=engine, holder=holder, metrics=metrics
         )
         streamer.stream(stop, on_progress)
     return 0
@@ -126,12 +121,12 @@ class _Streamer:
         replay: CsvReplay,
         *,
         stream_id: str,
-        link: ProducerLink,
+        engine: ProducerEngine,
         holder: Leaseholder,
         metrics: StreamerMetrics,
     ) -> None:
         self._settings, self._replay, self._stream_id = settings, replay, stream_id
-        self._link, self._holder, self._metrics = link, holder, metrics
+        self._engine, self._holder, self._metrics = engine, holder, metrics
         self._encoder = Encoder()
         self._pacer = Pacer(settings.rate, monotonic_ns())
         self._log = log.get(stream=stream_id)
@@ -168,18 +163,18 @@ class _Streamer:
 
     def _step(self, wait_s: float) -> None:
         """Do all input and output; wait for up to `wait_s` if there is none."""
-        for message_id in self._link.poll(wait_s):
+        for message_id in self._engine.poll(wait_s):
             lease = self._holder.confirm(BatchId.parse(message_id).first_row)
             if lease is not None:
                 self._confirmed_rows += lease.row_count
                 self._confirmed_batches += 1
         for first_row in self._holder.forgotten():
-            self._link.forget(self._message_id(first_row))
+            self._engine.forget(self._message_id(first_row))
         self._holder.check()
-        if self._link.connected:
+        if self._engine.connected:
             self._holder.working()
-        elif self._link.refused:
-            raise LocalProtocolError(f"{self._settings.broker}: {self._link.fault}")
+        elif self._engine.refused:
+            raise LocalProtocolError(f"{self._engine.shown}: {self._engine.fault}")
         now = time.monotonic()
         if now >= self._next_snapshot:
             self._next_snapshot = now + _SNAPSHOT_S
@@ -195,7 +190,7 @@ class _Streamer:
             if lease is None:
                 return _LOOK_S
             # One that is larger than the whole window goes alone.
-            if self._link.room_records() < lease.row_count and self._link.unconfirmed():
+            if self._engine.room_records() < lease.row_count and self._engine.unconfirmed():
                 return _LOOK_S
             now_ns = monotonic_ns()
             due_ns = self._pacer.due_ns(lease.row_count, now_ns)
@@ -214,8 +209,8 @@ class _Streamer:
         batch = self._replay.batch(lease.first_row, lease.row_count, stamps)
         message_id = self._message_id(lease.first_row)
         # A lease that was lost and taken over again may still be kept there as it was.
-        self._link.forget(message_id)
-        self._link.publish(
+        self._engine.forget(message_id)
+        self._engine.publish(
             message_id,
             lease.row_count,
             self._encoder.encode(batch),
@@ -229,12 +224,12 @@ class _Streamer:
         return str(BatchId(self._stream_id, first_row))
 
     def _stats(self) -> StreamerStats:
-        held, sent = self._holder.stats(), self._link.stats()
+        held, sent = self._holder.stats(), self._engine.stats()
         reason = ""
         if held.fault:
             reason = f"postgres: {held.fault}"
-        elif not self._link.connected:
-            reason = f"broker {self._settings.broker}: {self._link.fault}"
+        elif not self._engine.connected:
+            reason = f"broker {self._engine.shown}: {self._engine.fault}"
         return StreamerStats(
             published_rows=self._published_rows,
             published_batches=self._published_batches,

@@ -1,0 +1,1 @@
+"""The queue as streamers and collectors see it, whatever stands behind it."""
