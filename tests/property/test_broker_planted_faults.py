@@ -13,7 +13,7 @@ from tests.support.planted import FAULTS
 
 SEEDS = (1, 2, 3)
 #: Enough for the shyest fault; most are caught within ten.
-EXAMPLES = 250
+EXAMPLES = 800
 _no_shrinking = settings(
     max_examples=EXAMPLES,
     database=None,

@@ -71,6 +71,8 @@ class RunningBroker:
             self._server.close()
         else:
             self._server._routers._context.destroy(linger=0)
+            if self._server._keeper is not None:
+                self._server._keeper.close()
 
     def peers(self) -> list[PeerId]:
         """Where its peers with a session are."""
@@ -112,6 +114,8 @@ class PlainPeer:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
+        # libzmq takes the pipe of a peer that was denied: sending would wait for ever.
+        self._socket.setsockopt(zmq.SNDTIMEO, 5000)
         self._prepare(self._socket)
         self._socket.connect(endpoint)
         self._role = role

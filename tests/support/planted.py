@@ -307,7 +307,7 @@ def _deadline_ignores_leases() -> Iterator[None]:
         yield
 
 
-@_fault("P8", "P7")
+@_fault("P8", "P7", "P4")
 def _renewed_lease_keeps_its_place() -> Iterator[None]:
     def renew(self: LeaseTable, lease: Lease, now_ns: int) -> None:
         lease.until_ns = now_ns + self._duration_ns
@@ -328,7 +328,7 @@ def _lease_numbers_return() -> Iterator[None]:
         yield
 
 
-@_fault("P11")
+@_fault("P11", "P9")
 def _anybody_may_settle_a_lease() -> Iterator[None]:
     with patch.object(LeaseTable, "held", lambda self, number, _: self._leases.get(number)):
         yield

@@ -97,7 +97,7 @@ def _segment_goes_on_after_a_failed_write() -> Iterator[None]:
         yield
 
 
-@_fault(JOURNAL_FAULTS, "back")
+@_fault(JOURNAL_FAULTS, "back", "attempts")
 def _any_empty_segment_is_removed() -> Iterator[None]:
     def eager(self: Journal) -> None:
         for segment in [s for s in self._segments if s is not self._active and not s.live]:
@@ -125,7 +125,7 @@ def _gaps_are_not_noticed() -> Iterator[None]:
         yield
 
 
-@_fault(JOURNAL_FAULTS, "lost")
+@_fault(JOURNAL_FAULTS, "lost", "back")
 def _directory_is_not_synced() -> Iterator[None]:
     with patch.object(CrashDisk, "sync_directory", lambda self, path: None):
         yield

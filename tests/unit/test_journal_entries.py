@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemq.broker import entries
@@ -60,6 +60,7 @@ def test_what_is_read_is_what_was_written() -> None:
     assert Retried(5, 3, "poison") == decode_retried(bodies[6])
 
 
+@settings(report_multiple_bugs=False)
 @given(st.integers(0, 8 * (len(segment()) - HEADER_BYTES) - 1))
 def test_one_flipped_bit_costs_one_entry_and_is_seen(bit: int) -> None:
     """A disk flips a bit anywhere: in a mark, a length, a checksum, a body."""
