@@ -66,7 +66,15 @@ def others(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The whole pipeline as processes, with and without kills."""
     install(session, "test")
-    session.run("pytest", "-m", "e2e or faults", *session.posargs)
+    session.run("pytest", "-m", "e2e", *session.posargs)
+    session.run("pytest", "tests/faults/test_kills.py", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Every fault of the fault table that has a test; takes five minutes, so ask for it by name."""
+    install(session, "test")
+    session.run("pytest", "-m", "faults", *session.posargs)
 
 
 @nox.session

@@ -29,6 +29,8 @@ class Producers:
         window_records: int = 100_000, window_bytes: int = 2**26,
     ) -> None:  # fmt: skip
         self._context: zmq.Context[Any] = zmq.Context()
+        # Five hundred links that all reconnect have twice as many sockets for a moment.
+        self._context.set(zmq.MAX_SOCKETS, 8192)
         self.links = [
             ProducerLink(
                 endpoint, name=f"{n}", window_records=window_records, window_bytes=window_bytes,
@@ -84,6 +86,8 @@ class Consumers:
         credit_bytes: int = 2**22,
     ) -> None:  # fmt: skip
         self._context: zmq.Context[Any] = zmq.Context()
+        # Five hundred links that all reconnect have twice as many sockets for a moment.
+        self._context.set(zmq.MAX_SOCKETS, 8192)
         self.links = [
             ConsumerLink(
                 endpoint, name=f"{n}", credit_records=credit_records, credit_bytes=credit_bytes,
