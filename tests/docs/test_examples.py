@@ -85,7 +85,7 @@ def test_producer_with_a_key_is_let_in(tmp_path: Path) -> None:
     keys.peer("example", "producer")
     with running_keyed(keys=keys.path) as broker:
         files = (str(keys.secret_file("example")), str(keys.broker_file))
-        assert "WELCOME" in output(start("05_keys.py", broker.producers, *files))
+        assert "WELCOME" in output(start("07_keys.py", broker.producers, *files))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -4,7 +4,7 @@
     telemq keys new example --role producer
     telemq keys allow example.key --dir keys
     telemq broker --keys keys
-    python examples/05_keys.py tcp://127.0.0.1:5601 example.key_secret keys/broker.key
+    python examples/07_keys.py tcp://127.0.0.1:5601 example.key_secret keys/broker.key
 
 Only three socket options differ from a peer without keys.
 """
@@ -28,7 +28,7 @@ def main(endpoint: str, key: str, broker_key: str) -> None:
         link.setsockopt(zmq.CURVE_SECRETKEY, secret)
         link.setsockopt(zmq.CURVE_SERVERKEY, broker)
         link.connect(endpoint)
-        link.send(json.dumps(["HELLO", "", 0, "1.0", "producer", "example 05"]).encode())
+        link.send(json.dumps(["HELLO", "", 0, "1.0", "producer", "example 07"]).encode())
         # A key that is not allowed gets no answer at all: a socket monitor would tell why.
         if not link.poll(5000):
             raise SystemExit("no answer: is the key allowed, and for this endpoint?")
