@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -94,8 +94,8 @@ def bench_peers(load: PeerLoad) -> PeerRun:
         raise TelemqError(f"the memory of a broker is read from {_STATM}, which only Linux has")
     with ExitStack() as stack:
 
-        def start(name: str, function: object, *args: object) -> Worker:
-            worker = Worker(name, function, *args)  # type: ignore[arg-type]
+        def start(name: str, function: Callable[..., object], *args: object) -> Worker:
+            worker = Worker(name, function, *args)
             stack.callback(worker.close)
             return worker
 
