@@ -118,6 +118,7 @@ class JetStreamProducer:
         self._some = asyncio.Event()
         self._pause_s = 0.0
         self._nats = NatsLoop(url, name=name, bounds=bounds, work=self._work)
+        self._nats.start()
 
     @property
     def connected(self) -> bool:

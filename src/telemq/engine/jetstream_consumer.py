@@ -90,6 +90,7 @@ class JetStreamConsumer:
         self._pulled, self._pull_over = 0, asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._nats = NatsLoop(url, name=name, bounds=bounds, work=self._work)
+        self._nats.start()
 
     @property
     def connected(self) -> bool:

@@ -58,7 +58,7 @@ class StreamBounds:
 
 
 class NatsLoop:
-    """Keeps a connection, and runs `work` on each, until closed.
+    """Keeps a connection, and runs `work` on each, from `start` until closed.
 
     Args:
         url: where, and of which stream.
@@ -71,7 +71,7 @@ class NatsLoop:
         refused: whether there never will be one.
         connections: made so far.
         changed: guards everything that both threads touch, and tells of results.
-        error: what `work` raised on purpose, for the owner's thread.
+        error: what ended the work for good; `wait` raises it in the owner's thread.
     """
 
     def __init__(
@@ -92,13 +92,16 @@ class NatsLoop:
         self.refused = False
         self.connections = 0
         self.changed = threading.Condition()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="nats", daemon=True)
-        self._thread.start()
 
     # Called from the owner's thread.
+
+    def start(self) -> None:
+        """Begin. Not done by `__init__`: `work` may use what its owner has not yet set by then."""
+        self._thread.start()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
         """Have the loop call this soon; nothing happens once it is closed."""
@@ -138,8 +141,11 @@ class NatsLoop:
     def _run(self) -> None:
         self._task = self._loop.create_task(self._stay())
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(self._task)
+            self._loop.run_until_complete(asyncio.wait({self._task}))
+            if not self._task.cancelled() and (error := self._task.exception()):
+                # A fault of ours: the owner must hear of it, not wait for ever.
+                self.error = error
+                self.wake()
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
