@@ -133,6 +133,18 @@ def test_hello_without_an_answer_is_given_up_after_five_seconds() -> None:
     assert HELLO == session.advance(session.next_deadline_ns() or 0)
 
 
+def test_pause_does_not_grow_while_hello_goes_unanswered() -> None:
+    """A broker is stopped for a minute: whoever waits for it is at the door when it goes on."""
+    session, now = Session("producer", "me", 1), 0
+    for _ in range(12):
+        assert HELLO == session.advance(now)
+        now += 5 * SECOND
+        assert [] == session.advance(now)
+        assert 50 * MS <= session.pause_ns <= 100 * MS
+        assert now + session.pause_ns == session.next_deadline_ns()
+        now += session.pause_ns
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -9,6 +9,8 @@
 
 Every way out of GREETING and OPEN leads to a new connection after a pause that doubles with each
 failure since the last WELCOME, with jitter, so that a thousand peers do not come back at once.
+Only a HELLO without an answer does not let the pause grow: it has taken long enough by itself, and
+a broker that was stopped and goes on is to find most of its peers waiting at the door.
 Pure: the time and the seed are arguments; what to do comes out as values.
 """
 
@@ -113,6 +115,7 @@ class Session:
         welcome: what the broker said at its beginning, or None.
         fault: why there is no session, in words; empty when there is one.
         is_final: the broker will never take this peer as it is.
+        pause_ns: the last pause before a new connection; 0 before the first.
     """
 
     def __init__(self, role: Role, name: str, seed: int) -> None:
@@ -129,6 +132,7 @@ class Session:
         self.welcome: Welcome | None = None
         self.fault = "not connected yet"
         self.is_final = False
+        self.pause_ns = 0
 
     def number(self, now_ns: int) -> int:
         """Take the number of the next message to send; there must be an open session."""
@@ -179,7 +183,7 @@ class Session:
         if self._until_ns is not None and now_ns < self._until_ns:
             return []
         if self._greeting:
-            self._lose("the broker does not answer", now_ns)
+            self._lose("the broker does not answer", now_ns, grows=False)
             return []
         self._greeting = True
         self._until_ns = now_ns + _GREETING_NS
@@ -215,12 +219,13 @@ class Session:
         self._failures, self._greeting, self._until_ns = 0, False, None
         return True
 
-    def _lose(self, why: str, now_ns: int) -> None:
+    def _lose(self, why: str, now_ns: int, *, grows: bool = True) -> None:
         self.token, self.fault, self._greeting = "", why, False
-        pause = min(_PAUSE_NS << min(self._failures, 10), _PAUSE_MAX_NS)
-        self._failures += 1
+        most_ns = min(_PAUSE_NS << min(self._failures, 10), _PAUSE_MAX_NS) if grows else _PAUSE_NS
+        self._failures += grows
         self._losses += 1
-        self._until_ns = now_ns + pause * (256 + self._jitter()) // 512
+        self.pause_ns = most_ns * (256 + self._jitter()) // 512
+        self._until_ns = now_ns + self.pause_ns
 
     def _jitter(self) -> int:
         """Give 0 to 255, the same for the same seed and loss, unrelated between peers."""
