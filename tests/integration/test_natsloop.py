@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,44 @@ def test_ends_work_however_slowly_they_are_made(url: str, monkeypatch: pytest.Mo
     finally:
         producer.close()
         consumer.close()
+
+
+def test_connection_that_ends_without_a_word_is_made_anew(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server is killed while something is to be written to it: nats-py fails to close halfway."""
+    clients: list[Client] = []
+
+    async def work(client: Client, _stream: JetStreamContext) -> None:
+        clients.append(client)
+        loop.wake()
+        await asyncio.Event().wait()
+
+    async def drained() -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    def cut() -> None:
+        """What it looks like to nats-py: an error from reading, and then one from writing."""
+        client = clients[0]
+        monkeypatch.setattr(client._transport, "drain", drained)
+        client._pending_data_size = 1
+        broken.append(asyncio.ensure_future(client._process_op_err(OSError("cut"))))
+
+    broken: list[asyncio.Future[None]] = []
+    loop = NatsLoop(NatsUrl.parse(url), name="x", bounds=BOUNDS, work=work)
+    loop.start()
+
+    def until(connections: int) -> None:
+        end = time.monotonic() + 20
+        while len(clients) < connections:
+            assert time.monotonic() < end, "no connection"
+            loop.wait(lambda: False, 1)
+
+    until(1)
+    loop.call(cut)
+    until(2)
+    loop.close()
+    assert isinstance(broken[0].exception(), ConnectionResetError)
 
 
 def test_fault_in_the_loop_reaches_the_owner(url: str) -> None:

@@ -31,6 +31,8 @@ _PAUSE_S, _PAUSE_S_MAX = 0.1, 5.0
 _CONNECT_S, _ANSWER_S = 5, 5.0
 #: A server that answers none of this many PINGs, this far apart, is lost.
 _PING_S, _PINGS = 2, 2
+#: How often it is looked whether a connection has ended without a word.
+_LOOK_S = 0.5
 #: For how long JetStream remembers ids; a message that comes again later is known by the ledger.
 _DUPLICATES_S = 120.0
 #: Longest wait on close for the work under way.
@@ -183,7 +185,7 @@ class NatsLoop:
             await self._ensure(stream)
             self._note("")
             work = asyncio.ensure_future(self._work(client, stream))
-            ended = asyncio.ensure_future(self._closed_by_peer.wait())
+            ended = asyncio.ensure_future(self._end(client))
             try:
                 await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
@@ -196,6 +198,18 @@ class NatsLoop:
         finally:
             with contextlib.suppress(Exception):
                 await client.close()
+            if client._transport is not None:  # it is open still when the closing failed: see _end
+                client._transport.close()  # type: ignore[no-untyped-call] # nats-py
+
+    async def _end(self, client: Client) -> None:
+        """Wait for the connection's end.
+
+        Its callbacks tell at once. But nats-py never calls them when its own closing fails halfway,
+        as when the server was killed while something was to be written.
+        """
+        while not (client.is_closed or self._closed_by_peer.is_set()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed_by_peer.wait(), _LOOK_S)
 
     async def _connect(self, client: Client) -> None:
         async def note(error: Exception) -> None:
