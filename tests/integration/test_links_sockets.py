@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from telemq.client.link import ConsumerLink, ProducerLink
+from telemq.client.many import ManyLinks, context_for
 from telemq.client.session import Delivery
 from telemq.errors import LocalProtocolError, SettingError
 from telemq.settings import BrokerSettings
@@ -292,6 +293,26 @@ def test_closing_a_link_without_a_broker_takes_no_time() -> None:
         producer.poll(0.05)
         before = time.monotonic()
     assert time.monotonic() - before < 5
+
+
+def test_many_links_share_a_context_while_all_of_them_come_back() -> None:
+    """One process speaks for 400 nodes, and their broker restarts: each has two sockets by then."""
+    context = context_for(400)
+    links = [
+        ProducerLink(
+            "tcp://127.0.0.1:1", name="n", window_records=1, window_bytes=1, context=context
+        )
+        for _ in range(400)
+    ]
+    many = ManyLinks(links)
+    for _ in range(2):
+        for link in many.due(0):
+            link.poll(0)
+            link._core.session.turned_away("as if denied", 0)
+    assert not any(link.connected for link in links)
+    for link in links:
+        link.close()
+    context.destroy(linger=0)
 
 
 def test_link_and_plain_peer_understand_each_other(broker: RunningBroker) -> None:

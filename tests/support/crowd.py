@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import zmq
-
 from telemq.client.link import ConsumerLink, ProducerLink
-from telemq.client.many import ManyLinks
+from telemq.client.many import ManyLinks, context_for
 
 __all__ = ["Consumers", "Producers", "serving", "spread"]
 
@@ -28,9 +26,7 @@ class Producers:
         self, endpoint: str, count: int, messages: int, *, records: int = 1, payload: bytes = b"x",
         window_records: int = 100_000, window_bytes: int = 2**26,
     ) -> None:  # fmt: skip
-        self._context: zmq.Context[Any] = zmq.Context()
-        # Five hundred links that all reconnect have twice as many sockets for a moment.
-        self._context.set(zmq.MAX_SOCKETS, 8192)
+        self._context = context_for(count)
         self.links = [
             ProducerLink(
                 endpoint, name=f"{n}", window_records=window_records, window_bytes=window_bytes,
@@ -85,9 +81,7 @@ class Consumers:
         self, endpoint: str, count: int, *, credit_records: int = 100_000,
         credit_bytes: int = 2**22,
     ) -> None:  # fmt: skip
-        self._context: zmq.Context[Any] = zmq.Context()
-        # Five hundred links that all reconnect have twice as many sockets for a moment.
-        self._context.set(zmq.MAX_SOCKETS, 8192)
+        self._context = context_for(count)
         self.links = [
             ConsumerLink(
                 endpoint, name=f"{n}", credit_records=credit_records, credit_bytes=credit_bytes,

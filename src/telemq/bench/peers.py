@@ -20,9 +20,10 @@ from pathlib import Path
 import zmq
 
 from telemq.bench.measure import Part, Worker, stop_event
+from telemq.broker.descriptors import ensure_descriptors
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink, ProducerLink
-from telemq.client.many import ManyLinks
+from telemq.client.many import ManyLinks, context_for
 from telemq.clock import monotonic_ns
 from telemq.errors import TelemqError
 from telemq.log import configure
@@ -32,9 +33,10 @@ __all__ = ["PeerLoad", "PeerRun", "bench_peers"]
 
 _TIMEOUT_S = 120.0
 _RECORD_BYTES = 100
-#: Links of one process: below libzmq's 1,023 sockets a context, and few enough that a round
-#: through them all is a small part of a heartbeat.
+#: Links of one process: few enough that a round through them all is a small part of a heartbeat.
 _LINKS_MAX = 500
+#: Of a link: its connection, its waker's two ends, and what its ZeroMQ sockets wake each other by.
+_DESCRIPTORS = 8
 #: Left out at the beginning, while sessions open and the first credit is given.
 _WARM_S = 2.0
 _STATM = Path("/proc/self/statm")
@@ -191,7 +193,8 @@ def _rss_bytes() -> int:
 
 def _produce(pipe: Connection, endpoint: str, count: int, load: PeerLoad) -> tuple[list[int], int]:
     configure("error")
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ensure_descriptors(_DESCRIPTORS * count)
+    context = context_for(count)
     links = [
         ProducerLink(
             endpoint,
@@ -231,7 +234,8 @@ def _produce(pipe: Connection, endpoint: str, count: int, load: PeerLoad) -> tup
 
 def _consume(pipe: Connection, endpoint: str, count: int) -> tuple[list[int], int]:
     configure("error")
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ensure_descriptors(_DESCRIPTORS * count)
+    context = context_for(count)
     links = [
         ConsumerLink(
             endpoint,

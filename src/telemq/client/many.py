@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import zmq
 
 from telemq.client.link import ConsumerLink, ProducerLink
 
-__all__ = ["ManyLinks"]
+__all__ = ["ManyLinks", "context_for"]
 
 L = TypeVar("L", ConsumerLink, ProducerLink)
 
 #: How often every link is polled, whether it has input or not: heartbeats and reconnects are due
 #: to within this.
 _SWEEP_S = 0.05
+#: Sockets of a link: its own and both ends of its monitor, twice while it makes a new connection.
+_SOCKETS = 6
+
+
+def context_for(links: int) -> zmq.Context[Any]:
+    """Give a context in which so many links fit; libzmq's default of 1,023 sockets is for 170."""
+    context: zmq.Context[Any] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, _SOCKETS * (links + 1))
+    return context
 
 
 class ManyLinks(Generic[L]):
