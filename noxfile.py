@@ -13,7 +13,7 @@ nox.needs_version = ">=2025.5"
 nox.options.reuse_existing_virtualenvs = True
 # CI machines have some of the Pythons, not all.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "tests", "e2e", "browser", "others", "bench", "docs"]
+nox.options.sessions = ["lint", "tests", "e2e", "faults", "browser", "others", "bench", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -64,15 +64,14 @@ def others(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The whole pipeline as processes, with and without kills."""
+    """The whole pipeline as processes."""
     install(session, "test")
     session.run("pytest", "-m", "e2e", *session.posargs)
-    session.run("pytest", "tests/faults/test_kills.py", *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Every fault of the fault table that has a test; takes five minutes, so ask for it by name."""
+    """Every fault of the fault table that has a test."""
     install(session, "test")
     session.run("pytest", "-m", "faults", *session.posargs)
 
