@@ -24,7 +24,8 @@ from telemq.top.read import BROKERS_MAX, parse_urls, read_all
 from telemq.top.service import brokers
 from tests.support.brokers import DEADLINE_S, PlainPeer
 from tests.support.commands import telemq
-from tests.support.ops import BrokerProcess, free_port
+from tests.support.ops import BrokerProcess
+from tests.support.ports import free_port
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import zmq
 from telemq.client.link import ConsumerLink, ProducerLink
 from tests.support.brokers import DEADLINE_S, PlainPeer, RunningBroker, running_broker, until
 from tests.support.keys import KeyedPeer, Keys, consumer_link, fault_of, producer_link
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.faults
 
@@ -87,13 +88,6 @@ class BrokerProcess:
         self.process.stdout.close()
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 #: A ZMTP 3.0 greeting with the mechanism NULL, and a READY command of a DEALER.
 _GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" * 32
 _READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
@@ -123,7 +117,7 @@ def test_fault_24_with_a_key_the_process_limit_holds_and_a_restart_loses_nothing
     keys: Keys,
 ) -> None:
     """A node that is allowed runs wild: its limit is the broker's, not the machine's."""
-    ports = free_ports()
+    ports = free_port(), free_port()
     endpoints = [f"tcp://127.0.0.1:{port}" for port in ports]
     limit_bytes = 1 << 30
     link = producer_link(endpoints[0], keys.own("producer"))
@@ -175,7 +169,7 @@ def test_fault_26_who_has_no_right_key_is_refused_and_no_key_is_told(
     keys: Keys, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No key, an unknown, a revoked one; then every place where a key might show is searched."""
-    ports = free_ports()
+    ports = free_port(), free_port()
     endpoint = f"tcp://127.0.0.1:{ports[0]}"
     keys.make("unknown", "producer")
     keys.peer("revoked", "producer")

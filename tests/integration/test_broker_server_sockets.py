@@ -20,6 +20,7 @@ from telemq.errors import BusyError, SettingError
 from telemq.protocol import CONTROL_BYTES_MAX
 from telemq.settings import BrokerSettings
 from tests.support.brokers import DEADLINE_S, PlainPeer, RunningBroker, running_broker, until
+from tests.support.ports import free_port
 
 ANY = "tcp://127.0.0.1:*"
 
@@ -251,16 +252,11 @@ def test_unix_socket_serves_as_an_endpoint(tmp_path: Path) -> None:
 # ---- the process -------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class _Process:
     """`run` in a thread, as the command line starts it."""
 
     def __init__(self, **settings: object) -> None:
-        producer, consumer, ops = _free_port(), _free_port(), _free_port()
+        producer, consumer, ops = free_port(), free_port(), free_port()
         self.producers = f"tcp://127.0.0.1:{producer}"
         self.consumers = f"tcp://127.0.0.1:{consumer}"
         self.ops = f"http://127.0.0.1:{ops}"
@@ -347,7 +343,7 @@ def test_busy_ops_address_ends_the_start_and_frees_the_ports() -> None:
     """Two brokers with the default addresses."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        port = _free_port()
+        port = free_port()
         settings = BrokerSettings(
             producer_bind=f"tcp://127.0.0.1:{port}", consumer_bind=ANY, ops_address=address
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -24,6 +23,7 @@ from telemq.settings import CollectorSettings
 from telemq.store.verify import verify
 from telemq.store.writer import Writer
 from tests.support.batches import record_batch
+from tests.support.ports import free_port
 from tests.support.postgres import Databases
 from tests.support.running import Broker, Collector, eventually, running_broker, running_collector
 
@@ -77,12 +77,6 @@ def settings_for(broker: Broker, dsn: str, **changed: Any) -> CollectorSettings:
         **{"broker": broker.consumers, "dsn": dsn, "ops_address": f"127.0.0.1:{free_port()}"}
         | changed
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def get(settings: CollectorSettings, path: str) -> tuple[int, str]:

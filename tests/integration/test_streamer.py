@@ -4,7 +4,6 @@ The broker runs in a thread on Unix sockets, and so does the consumer; both can 
 started again by a test.
 """
 
-import socket
 import threading
 import time
 import urllib.error
@@ -30,6 +29,7 @@ from telemq.store import leases
 from telemq.store.verify import verify
 from telemq.store.writer import StoredBatch, Writer
 from telemq.streamer.service import run
+from tests.support.ports import free_port
 
 SAMPLE_ROWS = 2340
 DEADLINE_S = 30
@@ -179,12 +179,6 @@ def assert_stored_once(conn: psycopg.Connection, rows: int, *, of_file: int) -> 
     expected = {i: rows // of_file + (i < rows % of_file) for i in range(of_file)}
     counts = conn.execute("SELECT value::int, count(*) FROM telemetry GROUP BY value").fetchall()
     assert {i: n for i, n in expected.items() if n} == dict(counts)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def ops(port: int, path: str) -> tuple[int, str]:

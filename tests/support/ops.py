@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from typing import Self
 
@@ -11,14 +10,9 @@ import httpx
 from telemq.broker.server import run
 from telemq.settings import BrokerSettings
 from tests.support.brokers import DEADLINE_S, until
+from tests.support.ports import free_port
 
-__all__ = ["BrokerProcess", "free_port"]
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+__all__ = ["BrokerProcess"]
 
 
 class BrokerProcess:
