@@ -268,14 +268,19 @@ def test_fault_26_replayed_hello_is_worth_nothing(keys: Keys) -> None:
 
 
 class _Recorder:
-    """A TCP proxy that keeps what its last client sent; a context manager."""
+    """A TCP proxy that keeps what its clients sent; a context manager."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.recorded = b""
+        self._kept: list[bytearray] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._target = (host, port)
         self._threads = [threading.Thread(target=self._serve, daemon=True)]
+
+    @property
+    def recorded(self) -> bytes:
+        """What one connection sent: the longest, since a link tries the address out first."""
+        return bytes(max(self._kept, key=len))
 
     def __enter__(self) -> _Recorder:
         self._threads[0].start()
@@ -292,20 +297,21 @@ class _Recorder:
             while True:
                 client, _ = self._server.accept()
                 broker = socket.create_connection(self._target)
-                # The link tries the address out first: what is kept is its last connection.
-                self.recorded = b""
-                for source, target in ((broker, client), (client, broker)):
+                self._kept.append(bytearray())
+                for source, target, kept in (
+                    (broker, client, bytearray()),
+                    (client, broker, self._kept[-1]),
+                ):
                     pump = threading.Thread(
-                        target=self._pump, args=(source, target, source is client), daemon=True
+                        target=self._pump, args=(source, target, kept), daemon=True
                     )
                     self._threads.append(pump)
                     pump.start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, record: bool) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, kept: bytearray) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(4096):
-                if record:
-                    self.recorded += data
+                kept += data
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)

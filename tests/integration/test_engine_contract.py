@@ -305,13 +305,16 @@ def test_id_cannot_be_published_twice_by_one_producer(ends: Ends) -> None:
         publish(producer, 1)
 
 
-def test_forgotten_message_makes_room(ends: Ends) -> None:
+def test_forgotten_message_makes_room(ends: Ends, engine: EngineUnderTest) -> None:
     """Another streamer has the lease now."""
     producer = ends.producer()
     publish(producer, 1, 2)
     producer.forget("s#1")
     producer.forget("unknown#1")
-    assert (1, 40) == (producer.unconfirmed(), producer.room_records())
+    assert 1 == producer.unconfirmed()
+    # Where a message is confirmed once it is stored, the other may be by now.
+    rooms = {40} if engine.promises.confirms == "settled" else {40, 50}
+    assert producer.room_records() in rooms
     ends.consumer()
     ends.until(lambda: "s#2" in ends.confirmed, "the other is confirmed", settle=True)
     assert "s#1" not in ends.confirmed

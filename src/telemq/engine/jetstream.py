@@ -169,7 +169,9 @@ class JetStreamProducer:
     def forget(self, id: str) -> None:
         """Drop a message that somebody else sees to now."""
         with self._nats.changed:
-            self._release(id)
+            if not self._release(id):
+                # It may have been confirmed since the last poll; that is of no interest any more.
+                self._confirmed = [confirmed for confirmed in self._confirmed if confirmed != id]
 
     def poll(self, timeout_s: float) -> list[str]:
         """Give the ids confirmed since the last call.
