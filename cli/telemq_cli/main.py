@@ -22,6 +22,9 @@ from telemq_cli import top
 from telemq_cli import dead
 
 # isort: split
+from telemq_cli import sizing
+
+# isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "dead", "journal", "keys", "reports", "services", "top"]
+__all__ = ["app", "bench", "dead", "journal", "keys", "reports", "services", "sizing", "top"]

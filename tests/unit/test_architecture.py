@@ -12,7 +12,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
-    "telemq.setting", "telemq.settings", "telemq.terminal",
+    "telemq.setting", "telemq.settings", "telemq.sizing", "telemq.terminal",
     "telemq.engine_settings",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
@@ -41,6 +41,7 @@ LAYERS = (
         "errors",
         "setting",
         "settings",
+        "sizing",
         "settings_ways",
         "settings_common",
         "settings_broker",
