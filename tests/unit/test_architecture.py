@@ -13,7 +13,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
     "telemq.setting", "telemq.settings", "telemq.terminal",
-    "telemq.engine_settings",
+    "telemq.engine_settings", "telemq.helm_values",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
@@ -47,6 +47,7 @@ LAYERS = (
         "settings_broker",
         "settings_once",
         "engine_settings",
+        "helm_values",
         "clock",
         "terminal",
     ),
