@@ -37,7 +37,10 @@ def fill_in(values: str) -> str:
 
     def block(found: re.Match[str]) -> str:
         indent, whose = found[1], found[2]
-        lines = [f"# >>> generated: settings of {whose}", *_values("" if whose == _SHARED else whose)]
+        lines = [
+            f"# >>> generated: settings of {whose}",
+            *_values("" if whose == _SHARED else whose),
+        ]
         return textwrap.indent("\n".join([*lines, "# <<< generated"]), indent) + "\n"
 
     return _BLOCK.sub(block, values)
