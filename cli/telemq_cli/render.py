@@ -121,7 +121,7 @@ def _sorted() -> list[SettingInfo]:
 
 
 def _title(component: str) -> str:
-    commands = {"streamer": "stream", "collector": "collect"}
+    commands = {"streamer": "stream", "collector": "collect", "keys": "keys kubernetes"}
     return f"telemq {commands.get(component, component)}" if component else "Several commands"
 
 

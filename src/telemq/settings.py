@@ -20,6 +20,7 @@ from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
+from telemq.settings_once import KeysSettings, MigrateSettings
 
 __all__ = [
     "COMPONENTS",
@@ -28,6 +29,8 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "KeysSettings",
+    "MigrateSettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -312,6 +315,8 @@ COMPONENTS: tuple[type[Common], ...] = (
     ApiSettings,
     UpSettings,
     TopSettings,
+    MigrateSettings,
+    KeysSettings,
 )
 
 
