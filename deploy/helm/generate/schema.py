@@ -142,14 +142,18 @@ def _pod(*, spread: bool = True, budget: bool = True) -> dict[str, Shape]:
 
 
 _REPLICAS: Shape = _whole(0, 10_000, null=True)
-_STRATEGY: Shape = _object(
-    type={"enum": ["RollingUpdate", "Recreate", "OnDelete"]},
-    rollingUpdate={
-        "type": ["object", "null"],
-        "additionalProperties": False,
-        "properties": {"maxSurge": _COUNT_OR_PERCENT, "maxUnavailable": _COUNT_OR_PERCENT},
-    },
-)
+
+
+def _strategy(*others: str) -> Shape:
+    """Give how pods are replaced: rolling, or in another way, which has no parameters."""
+    rolling = _object(maxSurge=_COUNT_OR_PERCENT, maxUnavailable=_COUNT_OR_PERCENT)
+    found = _object(
+        type={"enum": ["RollingUpdate", *others]},
+        rollingUpdate=rolling | {"type": ["object", "null"]},
+    )
+    found["if"] = {"properties": {"type": {"enum": list(others)}}}
+    found["then"] = {"properties": {"rollingUpdate": {"type": "null"}}}
+    return found
 
 
 def _broker() -> Shape:
@@ -199,17 +203,29 @@ def _streamer() -> Shape:
         drainSeconds=_setting("TELEMQ_STREAMER_DRAIN_S"),
         ports=_object(ops=_PORT),
         settings=settings_map.schema("streamer"),
-        strategy=_STRATEGY,
+        strategy=_strategy("Recreate", "OnDelete"),
         **_pod(),
     )
-    number = {"type": "number"}
+    # A Deployment knows one of the other strategies, a DaemonSet the other.
+    wrong = {"Deployment": "OnDelete", "DaemonSet": "Recreate"}
+    found["allOf"] = [
+        {
+            "if": {"properties": {"kind": {"const": kind}}},
+            "then": {
+                "properties": {"strategy": {"properties": {"type": {"not": {"const": type}}}}}
+            },
+        }
+        for kind, type in wrong.items()
+    ]
+    # That both are given is told by the templates, in words.
     text = {"type": "string", "minLength": 1}
-    both = {"rate": number, "sleepMillis": number}
-    volumes = {"configMap": text, "existingClaim": text}
-    found["not"] = {"properties": both, "required": list(both)}
     csv = found["properties"]["csv"]
-    csv["not"] = {"properties": volumes, "required": list(volumes)}
-    csv["if"] = {"anyOf": [{"properties": {name: text}, "required": [name]} for name in volumes]}
+    csv["if"] = {
+        "anyOf": [
+            {"properties": {name: text}, "required": [name]}
+            for name in ("configMap", "existingClaim")
+        ]
+    }
     csv["then"] = {"properties": {"file": text}, "required": ["file"]}
     csv["else"] = {"properties": {"file": {"maxLength": 0}}}
     return found
@@ -237,7 +253,7 @@ def _collector() -> Shape:
             ),
         ),
         settings=settings_map.schema("collector"),
-        strategy=_STRATEGY,
+        strategy=_strategy("Recreate"),
         **_pod(),
     )
 
@@ -270,7 +286,7 @@ def _api() -> Shape:
         httpRoute=_object(enabled=_YES_NO, parentRefs=_LIST, hostnames=_HOSTS, annotations=_LABELS),
         gateway=gateway,
         settings=settings_map.schema("api"),
-        strategy=_STRATEGY,
+        strategy=_strategy("Recreate"),
         **_pod(),
     )
 
@@ -285,7 +301,7 @@ def _postgres() -> Shape:
     return _object(
         external=_object(dsnSecret=_object(name=_NAME, key=_KEY)),
         image=_image(secrets=False),
-        runAsUser=_whole(1, 2**31 - 1),
+        runAsUser=_whole(1, 2**31 - 1, null=True),
         port=_whole(1024, 65_535),
         database=word,
         user=word,

@@ -141,3 +141,11 @@ drain in seconds. 15: a gateway gives cancelled queries 6 s, workers have 2 s, a
 {{- define "telemq.graceSeconds" -}}
 {{- add (ceil .) 15 }}
 {{- end }}
+
+{{- /* A quantity of memory, such as 1536Mi, in bytes. */ -}}
+{{- define "telemq.bytes" -}}
+{{- $text := toString . }}
+{{- $number := regexFind "^[0-9.]+" $text }}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 }}
+{{- mulf (float64 $number) (index $units (trimPrefix $number $text)) | toJson }}
+{{- end }}

@@ -52,7 +52,12 @@ affinity:
 {{- with $values.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  - {{ toYaml (merge (dict) . (dict "labelSelector" (dict "matchLabels" (include "telemq.selectorLabels" $ | fromYaml)))) | nindent 4 | trim }}
+  - {{ toYaml . | nindent 4 | trim }}
+    {{- if not (hasKey . "labelSelector") }}
+    labelSelector:
+      matchLabels:
+        {{- include "telemq.selectorLabels" $ | nindent 8 }}
+    {{- end }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -31,6 +31,18 @@
 {{- end }}
 {{- end }}
 
+{{- /* Two listeners on one port are refused here, not by the second one's crash. */ -}}
+{{- define "telemq.checkBrokerPorts" -}}
+{{- $broker := .Values.broker }}
+{{- $ports := list (int64 $broker.ports.producers) (int64 $broker.ports.consumers) (int64 $broker.ports.ops) }}
+{{- range tuple $broker.http $broker.pull $broker.push }}
+{{- if .enabled }}{{ $ports = append $ports (int64 .port) }}{{ end }}
+{{- end }}
+{{- if lt (len (uniq $ports)) (len $ports) }}
+{{- fail (printf "broker: each of its ports must be another: %v" $ports) }}
+{{- end }}
+{{- end }}
+
 {{- /* The broker's key directory: a Secret, or a projection of two when more peers are let in. */ -}}
 {{- define "telemq.brokerKeysVolume" -}}
 {{- $allow := .Values.broker.keys.allow }}
