@@ -12,12 +12,12 @@ from tests.support.chart_checks import problems
 from tests.support.chart_values import values
 
 #: What a template may refuse, in its own words: values that cannot go together.
-_REFUSALS = ("existingSecrets", "is needed", "needs", "autoscaling by keda", "sleepMillis")
+_REFUSALS = ("existingSecrets", "is needed", "needs", "autoscaling by keda", "not both")
 _outcomes: Counter[str] = Counter()
 
 
 @settings(
-    max_examples=300,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
