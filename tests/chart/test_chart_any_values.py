@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import helm_python as helm
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.support.chart import Values, counts, render
@@ -16,8 +17,10 @@ _REFUSALS = ("existingSecrets", "is needed", "needs", "autoscaling by keda", "no
 _outcomes: Counter[str] = Counter()
 
 
+# Half a minute on two cores that are free; they may not be.
+@pytest.mark.timeout(600)
 @settings(
-    max_examples=250,
+    max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 
 from telemq import log
 from telemq.store.cluster import Cluster
@@ -20,8 +22,10 @@ from tests.support.commands import telemq
 
 
 @pytest.fixture(autouse=True)
-def _told(capsys: pytest.CaptureFixture[str]) -> None:
+def _told(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     log.configure("warning", "json")
+    yield
+    structlog.reset_defaults()
 
 
 def test_server_that_starts_later_is_waited_for(

@@ -21,7 +21,8 @@ from tests.support.chart import CHART, Rendered, counts
 
 __all__ = ["VERSIONS", "schemas"]
 
-# It reads and parses a file of megabytes for each object; the content is always the same.
+# For each object it lists its versions and parses a file of megabytes, which are always the same.
+utils.all_versions = functools.cache(utils.all_versions)
 utils.schema_contents = functools.cache(utils.schema_contents)
 
 
