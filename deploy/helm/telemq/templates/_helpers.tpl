@@ -137,9 +137,10 @@ else a new one, the same wherever this render asks for it. Takes root, name, key
 {{- end }}
 
 {{- /* Seconds from SIGTERM to SIGKILL: the drain, rounded up, and time to close and end. Takes the
-drain in seconds. 15: a gateway gives cancelled queries 6 s, workers have 2 s, and the node is busy. */ -}}
+drain in seconds. 20: a streamer's last statement has 10 s and its connection 5, a collector's and a
+gateway's have less. */ -}}
 {{- define "telemq.graceSeconds" -}}
-{{- add (ceil .) 15 }}
+{{- add (ceil .) 20 }}
 {{- end }}
 
 {{- /* A quantity of memory, such as 1536Mi, in bytes. */ -}}

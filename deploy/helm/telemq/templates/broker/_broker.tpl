@@ -57,6 +57,9 @@
             {{- include "telemq.brokerKeysItems" . | nindent 12 }}
       - secret:
           name: {{ $allow.secret }}
+          # A file that is taken out of the Secret is a key revoked; were it needed, the kubelet
+          # would leave everything as it was.
+          optional: true
           items:
             {{- range $allow.files }}
             - key: {{ . }}
