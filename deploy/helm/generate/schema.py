@@ -23,6 +23,17 @@ _TEXT: Shape = {"type": "string"}
 _YES_NO: Shape = {"type": "boolean"}
 _FREE: Shape = {"type": "object"}
 _LIST: Shape = {"type": "array", "items": {"type": "object"}}
+#: What the chart sets itself has a value of its own; a variable given twice is refused by none.
+_ENVIRONMENT: Shape = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "not": {"pattern": "^(TELEMQ_|POSTGRES_|PGDATA$|PGPORT$)"}}
+        },
+    },
+}
 _WORDS: Shape = {"type": "array", "items": {"type": "string", "minLength": 1}}
 _LABELS: Shape = {"type": "object", "additionalProperties": {"type": "string"}}
 _PORT: Shape = {"type": "integer", "minimum": 1, "maximum": 65_535}
@@ -118,7 +129,7 @@ def _pod(*, spread: bool = True, budget: bool = True) -> dict[str, Shape]:
         "annotations": _LABELS,
         "podAnnotations": _LABELS,
         "podLabels": _LABELS,
-        "extraEnv": _LIST,
+        "extraEnv": _ENVIRONMENT,
         "extraEnvFrom": _LIST,
         "extraVolumes": _LIST,
         "extraVolumeMounts": _LIST,
