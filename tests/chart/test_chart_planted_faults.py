@@ -160,7 +160,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "is not made before it",
     ),
     "too little time to drain": (
-        "_helpers.tpl", "{{- add (ceil .) 15 }}", "{{- add 0 5 }}", "stopping", "draining takes",
+        "_helpers.tpl", "{{- add (ceil .) 20 }}", "{{- add 0 5 }}", "stopping", "draining takes",
     ),
     "pods that no policy denies anything": (
         "networkpolicies/all.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: [Egress]",

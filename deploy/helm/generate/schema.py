@@ -217,17 +217,20 @@ def _streamer() -> Shape:
         }
         for kind, type in wrong.items()
     ]
-    # That both are given is told by the templates, in words.
-    text = {"type": "string", "minLength": 1}
-    csv = found["properties"]["csv"]
-    csv["if"] = {
-        "anyOf": [
-            {"properties": {name: text}, "required": [name]}
-            for name in ("configMap", "existingClaim")
-        ]
+    # So, and not by "not", the error names the one that is too much.
+    found["if"] = {"properties": {"rate": {"type": "number"}}, "required": ["rate"]}
+    found["then"] = {"properties": {"sleepMillis": {"type": "null"}}}
+    given, empty = {"type": "string", "minLength": 1}, {"maxLength": 0}
+    volumes = {
+        name: {"properties": {name: given}, "required": [name]}
+        for name in ("configMap", "existingClaim")
     }
-    csv["then"] = {"properties": {"file": text}, "required": ["file"]}
-    csv["else"] = {"properties": {"file": {"maxLength": 0}}}
+    csv = found["properties"]["csv"]
+    csv["if"] = {"anyOf": list(volumes.values())}
+    csv["then"] = {"properties": {"file": given}, "required": ["file"]}
+    csv["else"] = {"properties": {"file": empty}}
+    one_volume = {"properties": {"existingClaim": empty}}
+    csv["allOf"] = [{"if": volumes["configMap"], "then": one_volume}]
     return found
 
 
