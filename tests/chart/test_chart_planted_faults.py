@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "health-and-metrics",
     ),
     "a namespace of its own": (
-        "_helpers.tpl", "namespace: {{ .root.Release.Namespace }}", "namespace: telemetry", "names",
+        "_helpers.tpl", "namespace: {{ .root.Release.Namespace | quote }}", "namespace: telemetry", "names",
         "namespace telemetry",
     ),
     "a version in a selector": (
@@ -143,7 +143,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "open to others",
     ),
     "a Secret of another name": (
-        "_pod.tpl", "{{ include \"telemq.peerKeySecret\" . }}",
+        "_pod.tpl", "{{ include \"telemq.peerKeySecret\" . | quote }}",
         "{{ include \"telemq.peerKeySecret\" . }}s", "references",
         "no Secret telemetry-streamer-keys",
     ),

@@ -21,8 +21,8 @@
 {{- end }}
 
 {{- define "telemq.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "telemq.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "telemq.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -39,8 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- /* The metadata of an object. Takes also "name" (unless the component's) and "annotations". */ -}}
 {{- define "telemq.metadata" -}}
-name: {{ .name | default (include "telemq.componentName" .) }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | default (include "telemq.componentName" .) | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "telemq.labels" . | nindent 2 }}
   {{- with .labels }}
@@ -106,12 +106,12 @@ annotations:
 {{- /* The Secret and key of the connection string, as a secretKeyRef. */ -}}
 {{- define "telemq.dsnRef" -}}
 {{- if .Values.postgres.enabled -}}
-name: {{ include "telemq.postgresSecret" . }}
+name: {{ include "telemq.postgresSecret" . | quote }}
 key: dsn
 {{- else -}}
 {{- $ref := .Values.postgres.external.dsnSecret -}}
-name: {{ required "postgres.external.dsnSecret.name is needed when postgres.enabled is false" $ref.name }}
-key: {{ $ref.key }}
+name: {{ required "postgres.external.dsnSecret.name is needed when postgres.enabled is false" $ref.name | quote }}
+key: {{ $ref.key | quote }}
 {{- end }}
 {{- end }}
 

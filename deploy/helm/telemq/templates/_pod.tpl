@@ -23,19 +23,19 @@ annotations:
 {{- /* The head of a pod's spec: whose it is, where it runs, what it may. */ -}}
 {{- define "telemq.podSpec" -}}
 {{- $values := index .root.Values .component -}}
-serviceAccountName: {{ include "telemq.serviceAccountName" . }}
+serviceAccountName: {{ include "telemq.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 # Variables such as TELEMQ_API_PORT, made from the names of Services, would be taken for settings.
 enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- include "telemq.podSecurity" . | nindent 0 }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector:
@@ -170,7 +170,7 @@ envFrom:
 {{- if and (has .component (list "streamer" "collector")) (include "telemq.hasKeys" .root) }}
 - name: key
   secret:
-    secretName: {{ include "telemq.peerKeySecret" . }}
+    secretName: {{ include "telemq.peerKeySecret" . | quote }}
     defaultMode: 0440
     items:
       - key: {{ .component }}.key_secret

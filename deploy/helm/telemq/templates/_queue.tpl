@@ -7,8 +7,8 @@
   {{- if $values.nats.urlSecret.name }}
   valueFrom:
     secretKeyRef:
-      name: {{ $values.nats.urlSecret.name }}
-      key: {{ $values.nats.urlSecret.key }}
+      name: {{ $values.nats.urlSecret.name | quote }}
+      key: {{ $values.nats.urlSecret.key | quote }}
   {{- else if $values.nats.url }}
   value: {{ $values.nats.url | quote }}
   {{- else if $values.nats.enabled }}
