@@ -90,6 +90,7 @@ def browser(session: nox.Session) -> None:
 def chart(session: nox.Session) -> None:
     """The Helm chart by Helm's own engine: no cluster, no helm binary."""
     install(session, "test", "chart")
+    session.run("python", "-m", "deploy.helm.generate", "--check")
     session.run("pytest", "tests/chart", "-m", "chart", *session.posargs)
     session.run("python", "-m", "tests.chart.manifests", str(session.cache_dir / "manifests"))
     session.notify("checkov", posargs=())

@@ -126,8 +126,8 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "health-and-metrics",
     ),
     "a namespace of its own": (
-        "_helpers.tpl", "namespace: {{ .root.Release.Namespace | quote }}", "namespace: telemetry", "names",
-        "namespace telemetry",
+        "_helpers.tpl", "namespace: {{ .root.Release.Namespace | quote }}",
+        "namespace: telemetry", "names", "namespace telemetry",
     ),
     "a version in a selector": (
         "_helpers.tpl", "app.kubernetes.io/component: {{ .component }}\n",

@@ -26,7 +26,6 @@ WRONG: dict[str, tuple[Values, str]] = {
     "too many workers": (at("collector.workers", 257), "/collector/workers"),
     "a port that is none": (at("broker.ports.ops", 65_536), "/broker/ports/ops"),
     "yes as text": (at("broker.keys.enabled", "false"), "/broker/keys/enabled"),
-    "rate and sleepMillis": (at("streamer", {"rate": 1, "sleepMillis": 1}), "/streamer"),
     "a size that is none": (at("postgres.persistence.size", "20 gigs"), "/persistence/size"),
     "a digest that is none": (at("image.digest", "latest"), "/image/digest"),
     "a variable of telemq": (
@@ -83,6 +82,8 @@ def test_setting_beyond_its_range_is_refused(path: str, value: Any) -> None:
         (at("broker", {"enabled": False, "keys": {"enabled": False}}), "brokers is needed"),
         (at("broker.keys.existingSecrets.broker", "kb"), "existingSecrets"),
         (at("api.httpRoute.enabled", True), "parentRefs"),
+        (at("streamer", {"rate": 1, "sleepMillis": 1}), "/streamer/sleepMillis"),
+        (at("streamer.csv", {"configMap": "a", "existingClaim": "b", "file": "c"}), "existingClaim"),
         (
             {
                 "broker": {"replicas": None},
