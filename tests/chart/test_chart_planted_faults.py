@@ -126,8 +126,8 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "health-and-metrics",
     ),
     "a namespace of its own": (
-        "_helpers.tpl", "namespace: {{ .root.Release.Namespace }}", "namespace: telemetry", "names",
-        "namespace telemetry",
+        "_helpers.tpl", "namespace: {{ .root.Release.Namespace | quote }}",
+        "namespace: telemetry", "names", "namespace telemetry",
     ),
     "a version in a selector": (
         "_helpers.tpl", "app.kubernetes.io/component: {{ .component }}\n",
@@ -143,7 +143,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "open to others",
     ),
     "a Secret of another name": (
-        "_pod.tpl", "{{ include \"telemq.peerKeySecret\" . }}",
+        "_pod.tpl", "{{ include \"telemq.peerKeySecret\" . | quote }}",
         "{{ include \"telemq.peerKeySecret\" . }}s", "references",
         "no Secret telemetry-streamer-keys",
     ),
@@ -160,7 +160,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "is not made before it",
     ),
     "too little time to drain": (
-        "_helpers.tpl", "{{- add (ceil .) 15 }}", "{{- add 0 5 }}", "stopping", "draining takes",
+        "_helpers.tpl", "{{- add (ceil .) 20 }}", "{{- add 0 5 }}", "stopping", "draining takes",
     ),
     "pods that no policy denies anything": (
         "networkpolicies/all.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: [Egress]",

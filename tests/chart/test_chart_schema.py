@@ -82,7 +82,11 @@ def test_setting_beyond_its_range_is_refused(path: str, value: Any) -> None:
         (at("broker", {"enabled": False, "keys": {"enabled": False}}), "brokers is needed"),
         (at("broker.keys.existingSecrets.broker", "kb"), "existingSecrets"),
         (at("api.httpRoute.enabled", True), "parentRefs"),
-        (at("streamer", {"rate": 1, "sleepMillis": 1}), "rate or streamer.sleepMillis, not both"),
+        (at("streamer", {"rate": 1, "sleepMillis": 1}), "/streamer/sleepMillis"),
+        (
+            at("streamer.csv", {"configMap": "a", "existingClaim": "b", "file": "c"}),
+            "existingClaim",
+        ),
         (
             {
                 "broker": {"replicas": None},
