@@ -48,7 +48,7 @@ LAYERS = (
         "clock",
         "terminal",
     ),
-    ("log", "health", "process", "upfile", "certificate", "keys", "web"),
+    ("log", "health", "probe", "process", "upfile", "certificate", "keys", "web"),
     ("client", "broker", "store", "sources"),
     ("engine",),
     (*SERVICES, "bench"),
