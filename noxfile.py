@@ -13,12 +13,13 @@ nox.needs_version = ">=2025.5"
 nox.options.reuse_existing_virtualenvs = True
 # CI machines have some of the Pythons, not all.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "tests", "e2e", "browser", "others", "bench", "docs"]
+nox.options.sessions = ["lint", "tests", "e2e", "browser", "others", "chart", "bench", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: What is started as processes and killed, or drawn by a browser, has a session of its own.
-FAST = "not e2e and not faults and not browser and not image"
+#: What is started as processes and killed, drawn by a browser, rendered or run as a container has
+#: its own session.
+FAST = "not e2e and not faults and not browser and not chart and not image"
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -41,7 +42,7 @@ def install(session: nox.Session, *groups: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, and mypy --strict over both packages, the tests and the examples."""
-    install(session, "lint", "test", "browser")
+    install(session, "lint", "test", "browser", "chart")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "src", "cli")
@@ -94,9 +95,16 @@ def image(session: nox.Session) -> None:
             f"no {' and no '.join(missing)} on the PATH; "
             "Debian: apt-get install podman runc netavark aardvark-dns mmdebstrap"
         )
-    install(session, "test")
+    install(session, "test", "chart")
     session.install("--quiet", "uv")
     session.run("pytest", "tests/image", "-s", "--timeout=900", *session.posargs)
+
+
+@nox.session
+def chart(session: nox.Session) -> None:
+    """The Helm chart by Helm's own engine: no cluster, no helm binary."""
+    install(session, "test", "chart")
+    session.run("pytest", "tests/chart", "-m", "chart", *session.posargs)
 
 
 @nox.session
