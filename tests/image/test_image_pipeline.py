@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 
-from telemq.sources.csv_replay import bundled_sample
 from tests.support.pipeline import PORTS, running_pipeline
 from tests.support.podman import Podman
 from tests.support.running import eventually
+from tests.support.sample import sample_gpus
 
 pytestmark = pytest.mark.image
 
@@ -52,7 +51,7 @@ def test_rows_are_stored_exactly_once_through_scaling_and_a_killed_broker(
 
         answer = api.get(PORTS["api"], "/api/v1/gpus")
         assert answer is not None
-        with bundled_sample().open(newline="") as file:
-            gpus = {row["uuid"] for row in csv.DictReader(file)}
-        assert sorted(gpus) == answer.json()
-        print(f"{ROWS:,} rows stored, the broker killed after {before:,}; {len(gpus)} GPUs")
+        assert sample_gpus() == answer.json()
+        print(
+            f"{ROWS:,} rows stored, the broker killed after {before:,}; {len(sample_gpus())} GPUs"
+        )

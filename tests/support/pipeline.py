@@ -153,14 +153,15 @@ def running_pipeline(
         options=(
             f"--network={network}:alias=telemetry-postgres",
             *TMP,
-            "--tmpfs=/var/lib/postgresql/data:rw,size=1g,mode=0777",
+            "--tmpfs=/var/run/postgresql:rw,size=1m,mode=0777",
+            "--tmpfs=/var/lib/postgresql:rw,size=1g,mode=0777",
             f"--volume={secret}:/run/password:ro",
         ),
         env={
             "POSTGRES_USER": "telemq",
             "POSTGRES_DB": "telemq",
             "POSTGRES_PASSWORD_FILE": "/run/password",
-            "PGDATA": "/var/lib/postgresql/data/pgdata",
+            "PGDATA": "/var/lib/postgresql/pgdata",
         },
         name=f"{network[-4:]}-postgres",
     )

@@ -120,20 +120,19 @@ class Podman:
         return Container(self, name)
 
     def remove_all(self) -> None:
-        """Remove what was made: containers, pods, volumes, networks, images."""
-        named = f"name=^{self.prefix}"
-        for ids in (
-            ("pod", "ps", "--quiet", "--filter", f"name={self.prefix}"),
-            ("ps", "--all", "--quiet", "--filter", f"name={self.prefix}"),
-            ("volume", "ls", "--quiet", "--filter", named),
-            ("network", "ls", "--quiet", "--filter", named),
-            ("images", "--quiet", "--filter", f"reference=localhost/{self.prefix}*"),
+        """Remove what was made: pods, containers, networks, images."""
+        named = f"--filter=name={self.prefix}"
+        for found, remove in (
+            (("pod", "ps", "--quiet", named), ("pod", "rm", "--force", "--time=0")),
+            (("ps", "--all", "--quiet", named), ("rm", "--force", "--time=0")),
+            (("network", "ls", "--quiet", named), ("network", "rm", "--force")),
+            (
+                ("images", "--quiet", f"--filter=reference=localhost/{self.prefix}*"),
+                ("rmi", "--force"),
+            ),
         ):
-            found = sorted(set(self.run(*ids, check=False).stdout.split()))
-            kind = {"ps": "rm", "images": "rmi"}.get(ids[0], ids[0])
-            remove = (kind,) if kind in ("rm", "rmi") else (kind, "rm")
-            if found:
-                self.run(*remove, "--force", *found, check=False)
+            if names := set(self.run(*found, check=False).stdout.split()):
+                self.run(*remove, *names, check=False)
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,12 @@ class Container:
 
     @property
     def address(self) -> str:
-        """Its address on its one network."""
-        (network,) = self.podman.inspect(self.name)["NetworkSettings"]["Networks"].values()
+        """Its address on its one network; in a pod, the pod's."""
+        known = self.podman.inspect(self.name)
+        mode = str(known["HostConfig"]["NetworkMode"])
+        if mode.startswith("container:"):
+            known = self.podman.inspect(mode.partition(":")[2])
+        (network,) = known["NetworkSettings"]["Networks"].values()
         return str(network["IPAddress"])
 
     def logs(self) -> str:
