@@ -17,8 +17,9 @@ nox.options.sessions = ["lint", "tests", "e2e", "browser", "others", "chart", "b
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: What is started as processes and killed, drawn by a browser or rendered has its own session.
-FAST = "not e2e and not faults and not browser and not chart"
+#: What is started as processes and killed, drawn by a browser, rendered or run as a container has
+#: its own session.
+FAST = "not e2e and not faults and not browser and not chart and not image"
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -84,6 +85,19 @@ def browser(session: nox.Session) -> None:
         session.skip("no Chromium on the PATH; Debian: apt-get install chromium")
     install(session, "test", "browser")
     session.run("pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """The container image, built without a registry; and the pipeline as real containers."""
+    if missing := [name for name in ("podman", "mmdebstrap") if shutil.which(name) is None]:
+        session.skip(
+            f"no {' and no '.join(missing)} on the PATH; "
+            "Debian: apt-get install podman runc netavark aardvark-dns mmdebstrap"
+        )
+    install(session, "test", "chart")
+    session.install("--quiet", "uv")
+    session.run("pytest", "tests/image", "-s", "--timeout=900", *session.posargs)
 
 
 @nox.session

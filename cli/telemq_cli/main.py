@@ -19,9 +19,12 @@ from telemq_cli import keys
 from telemq_cli import top
 
 # isort: split
+from telemq_cli import health
+
+# isort: split
 from telemq_cli import dead
 
 # isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "dead", "journal", "keys", "reports", "services", "top"]
+__all__ = ["app", "bench", "dead", "health", "journal", "keys", "reports", "services", "top"]

@@ -51,7 +51,7 @@ LAYERS = (
         "clock",
         "terminal",
     ),
-    ("log", "health", "process", "upfile", "certificate", "keys", "kubernetes", "web"),
+    ("log", "health", "probe", "process", "upfile", "certificate", "keys", "kubernetes", "web"),
     ("client", "broker", "store", "sources"),
     ("engine",),
     (*SERVICES, "bench"),
