@@ -83,7 +83,10 @@ def test_setting_beyond_its_range_is_refused(path: str, value: Any) -> None:
         (at("broker.keys.existingSecrets.broker", "kb"), "existingSecrets"),
         (at("api.httpRoute.enabled", True), "parentRefs"),
         (at("streamer", {"rate": 1, "sleepMillis": 1}), "/streamer/sleepMillis"),
-        (at("streamer.csv", {"configMap": "a", "existingClaim": "b", "file": "c"}), "existingClaim"),
+        (
+            at("streamer.csv", {"configMap": "a", "existingClaim": "b", "file": "c"}),
+            "existingClaim",
+        ),
         (
             {
                 "broker": {"replicas": None},
