@@ -19,7 +19,8 @@ from telemq.probe import ops_url
 from telemq.settings import ApiSettings
 from tests.support.commands import telemq
 from tests.support.gateway import serving
-from tests.support.ops import BrokerProcess, free_port
+from tests.support.ops import BrokerProcess
+from tests.support.ports import free_port
 
 _VARIABLES = (
     "TELEMQ_BROKER_OPS_ADDRESS",
