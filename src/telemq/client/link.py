@@ -288,14 +288,13 @@ class ProducerLink(_Link):
     ) -> None:
         """Hand over a message; it is sent when there is credit and kept until it is confirmed.
 
+        Small messages are sent together: at the next `poll`, or once enough of them wait.
+
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.
         """
-        self._run(
-            self._core.publish(
-                id, records, payload, key=key, metadata=metadata or {}, now_ns=monotonic_ns()
-            )
-        )
+        if self._core.keep(id, records, payload, key=key, metadata=metadata or {}):
+            self._run(self._core.flush(monotonic_ns()))
 
     def forget(self, id: str) -> None:
         """Drop a message that somebody else sees to now."""
