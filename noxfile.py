@@ -95,7 +95,7 @@ def image(session: nox.Session) -> None:
             f"no {' and no '.join(missing)} on the PATH; "
             "Debian: apt-get install podman runc netavark aardvark-dns mmdebstrap"
         )
-    install(session, "test", "chart")
+    install(session, "test", "chart", "image")
     session.install("--quiet", "uv")
     session.run("pytest", "tests/image", "-s", "--timeout=900", *session.posargs)
 

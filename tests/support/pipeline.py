@@ -153,7 +153,7 @@ def running_pipeline(
         options=(
             f"--network={network}:alias=telemetry-postgres",
             *TMP,
-            "--tmpfs=/var/run/postgresql:rw,size=1m,mode=0777",
+            "--tmpfs=/run/postgresql:rw,size=1m,mode=0777",
             "--tmpfs=/var/lib/postgresql:rw,size=1g,mode=0777",
             f"--volume={secret}:/run/password:ro",
         ),
