@@ -104,7 +104,23 @@ def image(session: nox.Session) -> None:
 def chart(session: nox.Session) -> None:
     """The Helm chart by Helm's own engine: no cluster, no helm binary."""
     install(session, "test", "chart")
+    session.run("python", "-m", "deploy.helm.generate", "--check")
     session.run("pytest", "tests/chart", "-m", "chart", *session.posargs)
+    session.run("python", "-m", "tests.chart.manifests", str(session.cache_dir / "manifests"))
+    session.notify("checkov", posargs=())
+
+
+@nox.session
+def checkov(session: nox.Session) -> None:
+    """Checkov over what the session chart rendered, and the Dockerfile, without the network.
+
+    It has an environment of its own because it pins versions that the project does not want.
+    """
+    manifests = session.cache_dir / "manifests"
+    if not manifests.is_dir():
+        session.error("nothing is rendered yet: nox -s chart does it, and then runs this")
+    session.install("--quiet", "checkov==3.3.30", "pyyaml")
+    session.run("python", "tests/chart/checkov_findings.py", str(manifests))
 
 
 @nox.session

@@ -12,7 +12,10 @@ from tests.support.chart_checks import problems
 from tests.support.chart_values import values
 
 #: What a template may refuse, in its own words: values that cannot go together.
-_REFUSALS = ("existingSecrets", "is needed", "needs", "autoscaling by keda", "sleepMillis")
+_REFUSALS = (
+    *("existingSecrets", "is needed", "needs", "autoscaling by keda", "sleepMillis"),
+    *("existingClaim", "must be another", "above maxReplicas"),
+)
 _outcomes: Counter[str] = Counter()
 
 

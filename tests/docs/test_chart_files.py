@@ -1,4 +1,4 @@
-"""What the chart repeats from elsewhere is up to date, and its dashboard reads metrics that exist."""
+"""What the chart repeats from elsewhere is up to date; its dashboard reads metrics that exist."""
 
 from __future__ import annotations
 

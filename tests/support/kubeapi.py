@@ -35,6 +35,15 @@ _REASONS = {
     503: "ServiceUnavailable",
 }
 
+#: What Helm asks for before it looks a Secret up.
+_RESOURCES = {
+    "kind": "APIResourceList",
+    "apiVersion": "v1",
+    "groupVersion": "v1",
+    "resources": [
+        {"name": "secrets", "namespaced": True, "kind": "Secret", "verbs": ["get", "create"]}
+    ],
+}
 #: Asked at each request with its number (from 1), method and the Secret's name. Gives a status to
 #: answer without doing anything, or "hang", "cut" (close without doing anything) or "lost" (do it,
 #: and close without an answer); None is as usual.
@@ -83,7 +92,23 @@ class KubeApi:
     def put(self, name: str, data: dict[str, bytes]) -> None:
         """Put a Secret there, as somebody with kubectl does."""
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        self.secrets[name] = {"kind": "Secret", "metadata": {"name": name}, "data": encoded}
+        head = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+        self.secrets[name] = {**head, "data": encoded}
+
+    def kubeconfig(self) -> str:
+        """What kubectl and Helm read to get in."""
+        authority = base64.b64encode((self.access.account / "ca.crt").read_bytes()).decode()
+        server = f"https://{self.access.host}:{self.access.port}"
+        cluster = {"server": server, "certificate-authority-data": authority}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }
+        return json.dumps(config)
 
     def mount(self, name: str, directory: Path, items: dict[str, str] | None = None) -> Path:
         """Lay a Secret's entries out as files, as a volume does; gives the directory.
@@ -171,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         api = self.server.api
         if self.headers.get("Authorization") != f"Bearer {api.token}":
             return 401, _status(401, "Unauthorized")
+        if self.path.partition("?")[0] == "/api/v1":
+            return 200, _RESOURCES
         if self.path != (base if body else f"{base}/{name}"):
             return 404, _status(404, f"the server could not find {self.path}")
         with api.lock:

@@ -21,8 +21,8 @@
 {{- end }}
 
 {{- define "telemq.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "telemq.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "telemq.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -39,8 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- /* The metadata of an object. Takes also "name" (unless the component's) and "annotations". */ -}}
 {{- define "telemq.metadata" -}}
-name: {{ .name | default (include "telemq.componentName" .) }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | default (include "telemq.componentName" .) | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "telemq.labels" . | nindent 2 }}
   {{- with .labels }}
@@ -106,12 +106,12 @@ annotations:
 {{- /* The Secret and key of the connection string, as a secretKeyRef. */ -}}
 {{- define "telemq.dsnRef" -}}
 {{- if .Values.postgres.enabled -}}
-name: {{ include "telemq.postgresSecret" . }}
+name: {{ include "telemq.postgresSecret" . | quote }}
 key: dsn
 {{- else -}}
 {{- $ref := .Values.postgres.external.dsnSecret -}}
-name: {{ required "postgres.external.dsnSecret.name is needed when postgres.enabled is false" $ref.name }}
-key: {{ $ref.key }}
+name: {{ required "postgres.external.dsnSecret.name is needed when postgres.enabled is false" $ref.name | quote }}
+key: {{ $ref.key | quote }}
 {{- end }}
 {{- end }}
 
@@ -137,9 +137,10 @@ else a new one, the same wherever this render asks for it. Takes root, name, key
 {{- end }}
 
 {{- /* Seconds from SIGTERM to SIGKILL: the drain, rounded up, and time to close and end. Takes the
-drain in seconds. 15: a gateway gives cancelled queries 6 s, workers have 2 s, and the node is busy. */ -}}
+drain in seconds. 20: a streamer's last statement has 10 s and its connection 5, a collector's and a
+gateway's have less. */ -}}
 {{- define "telemq.graceSeconds" -}}
-{{- add (ceil .) 15 }}
+{{- add (ceil .) 20 }}
 {{- end }}
 
 {{- /* A quantity of memory, such as 1536Mi, in bytes. */ -}}

@@ -26,8 +26,8 @@
 - name: TELEMQ_BROKER_HTTP_TOKEN
   valueFrom:
     secretKeyRef:
-      name: {{ include "telemq.httpTokenSecret" .root }}
-      key: {{ $broker.http.tokenSecret.name | empty | ternary "token" $broker.http.tokenSecret.key }}
+      name: {{ include "telemq.httpTokenSecret" .root | quote }}
+      key: {{ $broker.http.tokenSecret.name | empty | ternary "token" $broker.http.tokenSecret.key | quote }}
 {{- end }}
 {{- end }}
 
@@ -52,19 +52,22 @@
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ include "telemq.brokerKeysSecret" . }}
+          name: {{ include "telemq.brokerKeysSecret" . | quote }}
           items:
             {{- include "telemq.brokerKeysItems" . | nindent 12 }}
       - secret:
-          name: {{ $allow.secret }}
+          name: {{ $allow.secret | quote }}
+          # A file that is taken out of the Secret is a key revoked; were it needed, the kubelet
+          # would leave everything as it was.
+          optional: true
           items:
             {{- range $allow.files }}
-            - key: {{ . }}
-              path: allowed/{{ . }}
+            - key: {{ . | quote }}
+              path: {{ printf "allowed/%s" . | quote }}
             {{- end }}
   {{- else }}
   secret:
-    secretName: {{ include "telemq.brokerKeysSecret" . }}
+    secretName: {{ include "telemq.brokerKeysSecret" . | quote }}
     defaultMode: 0440
     items:
       {{- include "telemq.brokerKeysItems" . | nindent 6 }}

@@ -2,9 +2,6 @@
 that nobody's disk fills up unasked. */ -}}
 {{- define "telemq.streamerRate" -}}
 {{- $streamer := .Values.streamer }}
-{{- if not (or (kindIs "invalid" $streamer.rate) (kindIs "invalid" $streamer.sleepMillis)) }}
-{{- fail "give streamer.rate or streamer.sleepMillis, not both" }}
-{{- end }}
 {{- if not (kindIs "invalid" $streamer.rate) }}
 {{- include "telemq.text" $streamer.rate }}
 {{- else if kindIs "invalid" $streamer.sleepMillis -}}
@@ -18,9 +15,6 @@ that nobody's disk fills up unasked. */ -}}
 
 {{- define "telemq.csvPath" -}}
 {{- $csv := .Values.streamer.csv }}
-{{- if and $csv.configMap $csv.existingClaim }}
-{{- fail "give streamer.csv.configMap or streamer.csv.existingClaim, not both" }}
-{{- end }}
 {{- if or $csv.configMap $csv.existingClaim -}}
 /data/{{ trimPrefix "/" $csv.file }}
 {{- else -}}
