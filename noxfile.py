@@ -89,7 +89,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def image(session: nox.Session) -> None:
-    """The container image, built without a registry; and the pipeline as real containers."""
+    """The image built without a registry, and all that runs it; six minutes, so ask by name."""
     if missing := [name for name in ("podman", "mmdebstrap") if shutil.which(name) is None]:
         session.skip(
             f"no {' and no '.join(missing)} on the PATH; "

@@ -153,8 +153,8 @@ def running_pipeline(
         options=(
             f"--network={network}:alias=telemetry-postgres",
             *TMP,
-            "--tmpfs=/run/postgresql:rw,size=1m,mode=0777",
-            "--tmpfs=/var/lib/postgresql:rw,size=1g,mode=0777",
+            "--volume=/run/postgresql",
+            "--volume=/var/lib/postgresql",
             f"--volume={secret}:/run/password:ro",
         ),
         env={
@@ -180,5 +180,5 @@ def running_pipeline(
         yield pipeline
     finally:
         ids = podman.run("ps", "--all", "--quiet", f"--filter=network={network}").stdout.split()
-        podman.run("rm", "--force", "--time=0", *ids)
+        podman.run("rm", "--force", "--time=0", "--volumes", *ids)
         podman.run("network", "rm", network)

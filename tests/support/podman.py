@@ -125,7 +125,7 @@ class Podman:
         named = f"--filter=name={self.prefix}"
         for found, remove in (
             (("pod", "ps", "--quiet", named), ("pod", "rm", "--force", "--time=0")),
-            (("ps", "--all", "--quiet", named), ("rm", "--force", "--time=0")),
+            (("ps", "--all", "--quiet", named), ("rm", "--force", "--time=0", "--volumes")),
             (("volume", "ls", "--quiet", named), ("volume", "rm", "--force")),
             (("network", "ls", "--quiet", named), ("network", "rm", "--force")),
             (
