@@ -59,6 +59,12 @@ def image(podman: Podman, python_base: str, wheels: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_image(podman: Podman, scratch: Path) -> str:
+def debian(podman: Podman, scratch: Path) -> str:
+    """A Debian with Postgres and systemd."""
+    return images.debian_machine(podman, scratch / "debian")
+
+
+@pytest.fixture(scope="session")
+def postgres_image(podman: Podman, debian: str) -> str:
     """What stands in for the official Postgres image."""
-    return images.stand_in(podman, scratch / "postgres")
+    return images.stand_in(podman, debian)

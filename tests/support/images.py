@@ -26,11 +26,13 @@ __all__ = [
     "SUITE",
     "base",
     "build",
+    "debian_machine",
     "default_python",
     "download_wheels",
     "locked_versions",
     "python_base",
     "stand_in",
+    "systemd_machine",
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,7 @@ PYTHON = "3.11"
 #: As wheels name it.
 MACHINE = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
 _PYTHON_PACKAGES = ("python3", "python3-venv")
-_POSTGRES_PACKAGES = ("postgresql-15",)
+_MACHINE_PACKAGES = ("postgresql-15", "systemd-sysv", "python3")
 #: Any date: the layers' bytes depend on it, and two builds are compared.
 _TIMESTAMP = "315532800"
 _BUILD_S = 600.0
@@ -59,14 +61,9 @@ _BUILD = ("--only-group=build",)
 def base(podman: Podman, name: str, packages: Sequence[str], scratch: Path) -> str:
     """Make an image of a minimal Debian with some packages; gives its tag."""
     scratch.mkdir()
-    # Debian's package would make a cluster of its own while it is installed.
-    no_cluster = (
-        'mkdir -p "$1/etc/postgresql-common" && '
-        'echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"'
-    )
     _run(
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}",
-        f"--setup-hook={no_cluster}", SUITE, str(scratch / "root.tar"),
+        SUITE, str(scratch / "root.tar"),
     )  # fmt: skip
     tag = f"localhost/{podman.prefix}-{name}"
     podman.run("import", "--quiet", str(scratch / "root.tar"), tag)
@@ -79,14 +76,35 @@ def python_base(podman: Podman, scratch: Path) -> str:
     return base(podman, "python", _PYTHON_PACKAGES, scratch)
 
 
-def stand_in(podman: Podman, scratch: Path) -> str:
+def debian_machine(podman: Podman, scratch: Path) -> str:
+    """Make a Debian with Postgres and systemd, of which others are made; gives its tag."""
+    return base(podman, "debian", _MACHINE_PACKAGES, scratch)
+
+
+def stand_in(podman: Podman, debian: str) -> str:
     """Make what stands in for the official Postgres image, with the same contract; its tag."""
-    debian = base(podman, "debian-postgres", _POSTGRES_PACKAGES, scratch)
     tag = f"localhost/{podman.prefix}-postgres"
     podman.run(
         *_QUIETLY, "--format=docker", f"--build-arg=BASE={debian}",
         f"--tag={tag}", str(ROOT / "tests" / "image" / "postgres"), within_s=300,
     )  # fmt: skip
+    return tag
+
+
+def systemd_machine(podman: Podman, image: str, debian: str) -> str:
+    """Make a machine that boots systemd, with telemq and its units; gives its tag."""
+    tag = f"localhost/{podman.prefix}-machine"
+    # As files: a stage that only names an image is removed after the build, tag and all.
+    root = podman.run("image", "mount", image).stdout.strip()
+    try:
+        podman.run(
+            *_QUIETLY, f"--build-context=telemq={root}", f"--build-arg=BASE={debian}",
+            f"--tag={tag}", "--ignorefile=/dev/null",
+            f"--file={ROOT / 'tests' / 'image' / 'systemd' / 'Dockerfile'}",
+            str(ROOT / "deploy" / "systemd"), within_s=300,
+        )  # fmt: skip
+    finally:
+        podman.run("image", "umount", image)
     return tag
 
 

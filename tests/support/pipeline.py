@@ -70,7 +70,7 @@ class Pipeline:
             **{prefix + name.upper(): value for name, value in self._settings(component).items()},
             **{prefix + name.upper(): value for name, value in settings.items()},
         }
-        options = [f"--network={self.network}", *TMP, f"--volume={self.keys / component}:/keys:ro"]
+        options = [f"--network={self.network}", f"--volume={self.keys / component}:/keys:ro"]
         if component == "broker":
             options[0] += ":alias=telemetry-mq"
             del env["TELEMQ_DSN"]
@@ -119,7 +119,7 @@ class Pipeline:
 
     def command(self, *words: str) -> Container:
         """Start a command of telemq that ends by itself."""
-        options = (f"--network={self.network}", *TMP)
+        options = (f"--network={self.network}",)
         dsn = {"TELEMQ_DSN": self.dsn("telemetry-postgres")}
         return self.podman.start(self.image, *words, options=options, env=dsn)
 
@@ -153,8 +153,8 @@ def running_pipeline(
         options=(
             f"--network={network}:alias=telemetry-postgres",
             *TMP,
-            "--tmpfs=/var/run/postgresql:rw,size=1m,mode=0777",
-            "--tmpfs=/var/lib/postgresql:rw,size=1g,mode=0777",
+            "--volume=/run/postgresql",
+            "--volume=/var/lib/postgresql",
             f"--volume={secret}:/run/password:ro",
         ),
         env={
@@ -180,5 +180,5 @@ def running_pipeline(
         yield pipeline
     finally:
         ids = podman.run("ps", "--all", "--quiet", f"--filter=network={network}").stdout.split()
-        podman.run("rm", "--force", "--time=0", *ids)
+        podman.run("rm", "--force", "--time=0", "--volumes", *ids)
         podman.run("network", "rm", network)

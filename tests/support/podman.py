@@ -54,12 +54,13 @@ class Podman:
 
     Attributes:
         prefix: of the names of all that is made here.
+        env: the environment that podman runs with here.
     """
 
     def __init__(self, scratch: Path) -> None:
         self.prefix = f"telemq-test-{uuid4().hex[:8]}"
         self._scratch = scratch
-        self._env = {name: v for name, v in os.environ.items() if name != "NOTIFY_SOCKET"}
+        self.env = {name: v for name, v in os.environ.items() if name != "NOTIFY_SOCKET"}
 
     def run(
         self, *words: str, check: bool = True, within_s: float = 60
@@ -67,7 +68,7 @@ class Podman:
         """Run one podman command to its end; fails with what it said unless `check` is False."""
         got = subprocess.run(
             ["podman", *words],
-            env=self._env,
+            env=self.env,
             capture_output=True,
             text=True,
             timeout=within_s,
@@ -84,7 +85,7 @@ class Podman:
         if told and shutil.which("runc"):
             modest = self._scratch / "containers.conf"
             modest.write_text(_MODEST)
-            self._env["CONTAINERS_CONF"] = str(modest)
+            self.env["CONTAINERS_CONF"] = str(modest)
             told = self._try(image)
         return told
 
@@ -110,21 +111,22 @@ class Podman:
         options: Sequence[str] = (),
         env: dict[str, str] | None = None,
         name: str = "",
+        hardened: bool = True,
     ) -> Container:
-        """Start a hardened container; `options` are podman's, `words` are the image's."""
+        """Start a container, hardened; `options` are podman's, `words` are the image's."""
         name = f"{self.prefix}-{name or uuid4().hex[:6]}"
-        variables = [f"--env={key}={value}" for key, value in (env or {}).items()]
-        self.run(
-            "run", "--detach", f"--name={name}", *HARDENED, *variables, *options, image, *words
-        )
+        walls = HARDENED if hardened else ()
+        given = [f"--env={key}={value}" for key, value in (env or {}).items()]
+        self.run("run", "--detach", f"--name={name}", *walls, *given, *options, image, *words)
         return Container(self, name)
 
     def remove_all(self) -> None:
-        """Remove what was made: pods, containers, networks, images."""
+        """Remove what was made: pods, containers, volumes, networks, images."""
         named = f"--filter=name={self.prefix}"
         for found, remove in (
             (("pod", "ps", "--quiet", named), ("pod", "rm", "--force", "--time=0")),
-            (("ps", "--all", "--quiet", named), ("rm", "--force", "--time=0")),
+            (("ps", "--all", "--quiet", named), ("rm", "--force", "--time=0", "--volumes")),
+            (("volume", "ls", "--quiet", named), ("volume", "rm", "--force")),
             (("network", "ls", "--quiet", named), ("network", "rm", "--force")),
             (
                 ("images", "--quiet", f"--filter=reference=localhost/{self.prefix}*"),
