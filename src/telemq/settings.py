@@ -20,6 +20,7 @@ from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
+from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
 
 __all__ = [
     "COMPONENTS",
@@ -28,6 +29,9 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "KeepSettings",
+    "MaintainSettings",
+    "PartitionSettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -112,7 +116,7 @@ class StreamerSettings(StoreSettings, EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectorSettings(StoreSettings, EngineSettings):
+class CollectorSettings(PartitionSettings, EngineSettings):
     """`telemq collect`."""
 
     component: ClassVar[str] = "collector"
@@ -212,7 +216,7 @@ class ApiSettings(StoreSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpSettings(StoreSettings):
+class UpSettings(KeepSettings):
     """`telemq up`."""
 
     component: ClassVar[str] = "up"
@@ -310,6 +314,7 @@ COMPONENTS: tuple[type[Common], ...] = (
     StreamerSettings,
     CollectorSettings,
     ApiSettings,
+    MaintainSettings,
     UpSettings,
     TopSettings,
 )

@@ -28,6 +28,7 @@ _COMMANDS = {
     "streamer": ["stream", "csv"],
     "collector": ["collect"],
     "api": ["api"],
+    "maintain": ["maintain"],
     "up": ["up"],
     "top": ["top"],
     "": ["collect"],
@@ -50,7 +51,7 @@ def test_help_names_every_command() -> None:
     shown = _telemq("--help")
     assert 0 == shown.returncode
     for name in (
-        *("up", "broker", "stream", "collect", "api"),
+        *("up", "broker", "stream", "collect", "api", "maintain"),
         *("verify", "migrate", "openapi", "settings", "sample", "dead", "top"),
     ):
         assert f" {name} " in shown.stdout

@@ -27,7 +27,7 @@ from telemq.record import SeriesLabels
 
 __all__ = ["PoolStats", "Reader", "Sample", "Telemetry"]
 
-#: A row of `sample`: when, series id, value.
+#: A sample: when, series id, value.
 Sample = tuple[datetime, int, float]
 
 #: Requests that may wait for one of the pool's connections; more are told at once that it is full.
@@ -35,6 +35,11 @@ _WAITING_MAX = 200
 #: Longest that `Reader.ready` waits: a probe does not wait longer for its answer.
 _READY_S = 1.0
 
+_NO_SCHEMA = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
 _SESSION = """
 SELECT set_config('default_transaction_read_only', 'on', false),
        set_config('default_transaction_isolation', 'repeatable read', false),
@@ -109,7 +114,7 @@ class Reader:
             check=self._check,
             kwargs={
                 "autocommit": True,
-                "application_name": "telemq api",
+                "application_name": "telemq gateway",  # see OLD_READERS of telemq.store.maintain
                 "connect_timeout": max(2, math.ceil(wait_s)),  # libpq takes 1 for 2
             },
         )
@@ -167,11 +172,11 @@ class Reader:
                 return
             async with conn.cursor("telemetry", binary=True) as cursor:
                 await cursor.execute(
-                    "SELECT ts, series_id, value FROM sample WHERE series_id = ANY(%s)"
-                    " AND ts >= coalesce(%s, '-infinity'::timestamptz)"
-                    " AND ts <= coalesce(%s, 'infinity'::timestamptz)"
-                    " ORDER BY ts, series_id",
-                    [list(labels), start, end],
+                    "SELECT ts, series_id, value FROM samples_between("
+                    "coalesce(%s, '-infinity'::timestamptz),"
+                    " coalesce(%s, 'infinity'::timestamptz))"
+                    " WHERE series_id = ANY(%s) ORDER BY ts, series_id",
+                    [start, end, list(labels)],
                 )
                 yield Telemetry(labels, cursor)
 
@@ -210,7 +215,7 @@ class Reader:
                 f"the query takes longer than the limit of {self._statement_s_max:g} s "
                 "(--statement-s-max); ask for less, such as a shorter time window"
             ) from error
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        except _NO_SCHEMA as error:
             raise StoreError(
                 "the database has no telemq schema of this version yet; "
                 "a streamer or collector makes it when it starts"
