@@ -10,7 +10,6 @@ import typer
 from telemq.sizing import Fleet, Sizing, size
 from telemq_cli.app import app
 from telemq_cli.outcome import outcome
-from telemq_cli.render import print_json
 
 __all__ = ["size_command", "sizing_table"]
 
@@ -47,6 +46,8 @@ def size_command(
     """Compute what a fleet needs: processes, cores, memory, disk (docs/sizing.md)."""
 
     def run() -> int:
+        from telemq_cli.render import print_json
+
         needed = size(Fleet(gpus, metrics, interval_s, days, outage_s, load))
         if as_json:
             print_json(needed.to_dict())

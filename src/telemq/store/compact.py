@@ -64,8 +64,10 @@ WITH gone AS (
         FROM gone
         UNION ALL
         SELECT opened.series_id, opened.hour, coalesce(s.small::double precision, s.wide), s.time
-        FROM opened CROSS JOIN LATERAL unnest(opened.times, opened.small, opened.wide)
-            AS s (time, small, wide)
+        FROM opened CROSS JOIN LATERAL (
+            SELECT unnest(opened.times) AS time, unnest(opened.small) AS small,
+                   unnest(opened.wide) AS wide
+        ) AS s
     ) AS either
 ), gathered AS (
     SELECT series_id, hour, part, count(*) AS samples, array_agg(time ORDER BY time) AS times,
@@ -151,6 +153,10 @@ def compact(
         psycopg.Error: what was committed before stays.
         StoreError: the counts do not agree; nothing of that piece is changed.
     """
+    # It would clean up behind us, for nothing, and hold up the truncation.
+    conn.execute(
+        sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = false)").format(sql.Identifier(partition))
+    )
     moved, after = Moved(), None
     while go_on():
         with conn.transaction():

@@ -27,7 +27,8 @@ LOCK_MS = 200
 #: Partitions of one transaction; a drop takes up to 20 ms.
 _DROPS = 10
 
-# Snapshots of other databases cannot see our tables; a standby's that reports them can.
+# Snapshots of other databases cannot see our tables, autovacuum shows what it sees to nobody, and
+# those of a standby that reports them count.
 _UNSEEN = """
 SELECT partition, at FROM partition_emptied
 WHERE partition = ANY(%s)
@@ -35,6 +36,7 @@ WHERE partition = ANY(%s)
     SELECT coalesce(max(age(xmin)), -1) FROM (
         SELECT backend_xmin AS xmin FROM pg_stat_activity
         WHERE coalesce(datname = current_database(), true) AND pid <> pg_backend_pid()
+          AND backend_type IS DISTINCT FROM 'autovacuum worker'
         UNION ALL
         SELECT xmin FROM pg_replication_slots
     ) AS snapshot WHERE xmin IS NOT NULL)

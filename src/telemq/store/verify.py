@@ -236,8 +236,10 @@ ORDER BY uncovered OR unbalanced DESC, next_row IS NULL, stream_id LIMIT %(strea
 _SAMPLES = """
 WITH unpacked AS (
     SELECT series_id, samples, hour = date_bin('1 hour', hour, '1900-01-01 00:00+00') AS whole, (
-        SELECT count(*) FROM unnest(times, small, wide) AS s (time, small, wide)
-        WHERE s.time BETWEEN -1800000000 AND 1800000000 AND num_nonnulls(s.small, s.wide) = 1
+        SELECT count(*) FILTER (WHERE time >= -1800000000 AND time < 1800000000
+                                      AND num_nonnulls(small, wide) = 1)
+        FROM (SELECT unnest(times) AS time, unnest(chunk.small) AS small,
+                     unnest(chunk.wide) AS wide) AS s
     ) AS found
     FROM chunk
 ), counted AS (

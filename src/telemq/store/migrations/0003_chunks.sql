@@ -17,12 +17,15 @@ CREATE TABLE chunk (
 -- Chunks are made hour after hour, so a few hundred bytes find those that are too old.
 CREATE INDEX chunk_hour ON chunk USING brin (hour);
 
+-- Unpacked by a SELECT list, which streams: a function in FROM would keep what it gives first.
 CREATE VIEW chunk_sample AS
 SELECT chunk.series_id, chunk.hour,
        chunk.hour + (1800000000 + s.time::bigint) * interval '1 microsecond' AS ts,
        coalesce(s.small::double precision, s.wide) AS value
 FROM chunk
-CROSS JOIN LATERAL unnest(chunk.times, chunk.small, chunk.wide) AS s (time, small, wide);
+CROSS JOIN LATERAL (
+    SELECT unnest(chunk.times) AS time, unnest(chunk.small) AS small, unnest(chunk.wide) AS wide
+) AS s;
 
 -- Every sample, wherever it lies.
 CREATE VIEW every_sample AS
@@ -38,7 +41,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT series_id, ts, value FROM sample WHERE ts >= since AND ts <= until
     UNION ALL
     SELECT series_id, ts, value FROM chunk_sample
-    WHERE hour >= since - interval '1 hour' AND hour <= until AND ts >= since AND ts <= until
+    WHERE hour > since - interval '1 hour' AND hour <= until AND ts >= since AND ts <= until
 $$;
 
 CREATE OR REPLACE VIEW telemetry AS
