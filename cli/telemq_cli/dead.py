@@ -143,6 +143,7 @@ def retry(
             conn,
             oldest_us=now_us - settings.record_age_days_max * 86_400_000_000,
             latest_us=now_us + settings.record_ahead_s_max * 1_000_000,
+            partition_hours=settings.partition_hours,
         )
         for outcome in retrier.retry(selection):
             outcomes.append(outcome)

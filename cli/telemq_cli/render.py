@@ -82,9 +82,10 @@ def print_verdict(report: Report) -> None:
     for problem in report.problems:
         print(problem)
     verdict = "complete" if report.complete else "incomplete"
+    dropped = f", {report.dropped:,} dropped for their age" if report.dropped else ""
     print(
-        f"{verdict}: {report.samples:,} samples stored in {report.stream_count:,} streams, "
-        f"{report.lease_rows:,} rows in flight"
+        f"{verdict}: {report.samples:,} samples stored in {report.stream_count:,} streams"
+        f"{dropped}, {report.lease_rows:,} rows in flight"
     )
 
 

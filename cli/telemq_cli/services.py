@@ -15,6 +15,7 @@ from telemq.settings import (
     BrokerSettings,
     CollectorSettings,
     Common,
+    MaintainSettings,
     StoreSettings,
     StreamerSettings,
     UpSettings,
@@ -22,7 +23,7 @@ from telemq.settings import (
 from telemq_cli.app import app, stream
 from telemq_cli.flags import command, environment
 
-__all__ = ["COMMAND", "api", "broker", "collect", "stream_csv", "up"]
+__all__ = ["COMMAND", "api", "broker", "collect", "maintain", "stream_csv", "up"]
 
 S = TypeVar("S", bound=StoreSettings)
 
@@ -91,6 +92,20 @@ def api(settings: ApiSettings) -> int:
     """Serve what is stored over REST, with Swagger and Redoc."""
     from telemq.gateway.app import run
     from telemq.store.embedded import database
+
+    stop = _begin(settings)
+    with database(settings.dsn, settings.data_dir) as dsn:
+        return run(_resolved(settings, dsn), stop)
+
+
+@command(app, "maintain", MaintainSettings, without={"insecure"})
+def maintain(settings: MaintainSettings) -> int:
+    """Make partitions ahead, rewrite closed ones as chunks, drop what is too old: one pass.
+
+    With --every-s again and again. Any number may run, at any time, and be killed at any moment.
+    """
+    from telemq.store.embedded import database
+    from telemq.store.maintain import run
 
     stop = _begin(settings)
     with database(settings.dsn, settings.data_dir) as dsn:

@@ -47,6 +47,7 @@ def size_command(
     from telemq_cli.render import print_json
 
     def run() -> int:
+
         needed = size(Fleet(gpus, metrics, interval_s, days, outage_s, load))
         if as_json:
             print_json(needed.to_dict())

@@ -10,12 +10,13 @@ from __future__ import annotations
 __all__ = ["CHART_COMPONENTS", "CHART_SETS", "STRUCTURED", "helm_value"]
 
 #: Components whose settings the chart's values reach; the others do not run in a cluster.
-CHART_COMPONENTS = ("", "broker", "streamer", "collector", "api", "migrate", "keys")
+CHART_COMPONENTS = ("", "broker", "streamer", "collector", "api", "maintain", "migrate", "keys")
 
 #: What the chart sets by itself, and why there is no value for it.
 CHART_SETS = {
     "TELEMQ_INSECURE": "services in pods listen on the pod's address; policies guard them",
     "TELEMQ_DATA_DIR": "the embedded Postgres does not run in a cluster",
+    "TELEMQ_MAINTAIN_EVERY_S": "maintain.schedule starts each pass",
 }
 
 #: Variable to value.

@@ -21,6 +21,7 @@ from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
 from telemq.settings_once import KeysSettings, MigrateSettings
+from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
 
 __all__ = [
     "COMPONENTS",
@@ -29,8 +30,11 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "KeepSettings",
     "KeysSettings",
+    "MaintainSettings",
     "MigrateSettings",
+    "PartitionSettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -115,7 +119,7 @@ class StreamerSettings(StoreSettings, EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectorSettings(StoreSettings, EngineSettings):
+class CollectorSettings(PartitionSettings, EngineSettings):
     """`telemq collect`."""
 
     component: ClassVar[str] = "collector"
@@ -215,7 +219,7 @@ class ApiSettings(StoreSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpSettings(StoreSettings):
+class UpSettings(KeepSettings):
     """`telemq up`."""
 
     component: ClassVar[str] = "up"
@@ -313,6 +317,7 @@ COMPONENTS: tuple[type[Common], ...] = (
     StreamerSettings,
     CollectorSettings,
     ApiSettings,
+    MaintainSettings,
     UpSettings,
     TopSettings,
     MigrateSettings,

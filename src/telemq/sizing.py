@@ -15,8 +15,10 @@ from telemq.errors import SettingError
 __all__ = ["MEASURED", "Figures", "Fleet", "Sizing", "size"]
 
 _DAY_S = 86_400
-#: Partitions that are made ahead, and what is not yet dropped, come on top of the days kept.
+#: What is not yet dropped comes on top of the days kept.
 _EXTRA_DAYS = 1
+#: Today's partition, and yesterday's until its disk is given back.
+_RAW_DAYS = 2
 #: GPUs of a usual host.
 _HOST_GPUS = 8
 
@@ -31,6 +33,8 @@ class Figures:
         collector_s: of collectors.
         postgres_s: of Postgres while it stores; queries come on top.
         sample_bytes: on disk, a record in its partition and index.
+        chunked_bytes: on disk, a record in a chunk.
+        chunk_bytes: on disk, a chunk (a series' hour) beside its records.
         series_bytes: on disk, a series with its labels and indexes.
         ledger_bytes: on disk, a batch.
         batch_records: records a batch.
@@ -46,6 +50,8 @@ class Figures:
     collector_s: float
     postgres_s: float
     sample_bytes: float
+    chunked_bytes: float
+    chunk_bytes: float
     series_bytes: float
     ledger_bytes: float
     batch_records: int
@@ -63,6 +69,8 @@ MEASURED = Figures(
     collector_s=1.63,
     postgres_s=2.15,
     sample_bytes=86.6,
+    chunked_bytes=6.0,
+    chunk_bytes=260,
     series_bytes=560,
     ledger_bytes=197,
     batch_records=1000,
@@ -128,7 +136,7 @@ class Sizing:
         broker_queue_bytes: ``broker.queueBytes``, for the outage.
         broker_memory_bytes: limit of a broker's memory, all its peers and a full queue included.
         process_memory_bytes: of one streamer, and of one collector.
-        disk_bytes: of Postgres: samples, ledger, series and log.
+        disk_bytes: of Postgres: samples, ledger, series and log, with `telemq maintain`.
         disk_bytes_per_day: by which it grows until the oldest day is dropped.
     """
 
@@ -167,7 +175,13 @@ def size(fleet: Fleet, figures: Figures = MEASURED) -> Sizing:
     queue_bytes = math.ceil(queue_records * figures.wire_bytes)
     # Once streamers read their own host, there is one a host.
     peers = max(streamers, math.ceil(fleet.gpus / _HOST_GPUS)) + collectors
-    per_day = rate * _DAY_S * (figures.sample_bytes + figures.ledger_bytes / figures.batch_records)
+    ledger = figures.ledger_bytes / figures.batch_records
+    days = fleet.days + _EXTRA_DAYS
+    raw_days = min(days, _RAW_DAYS)
+    raw_per_day = rate * _DAY_S * (figures.sample_bytes + ledger)
+    # A chunk holds an hour of a series, and one sample at least.
+    overhead = figures.chunk_bytes * min(1, fleet.interval_s / 3600)
+    per_day = rate * _DAY_S * (figures.chunked_bytes + overhead + ledger)
     return Sizing(
         records_per_s=rate,
         series=series,
@@ -183,7 +197,10 @@ def size(fleet: Fleet, figures: Figures = MEASURED) -> Sizing:
         ),
         process_memory_bytes=figures.process_bytes,
         disk_bytes=math.ceil(
-            per_day * (fleet.days + _EXTRA_DAYS) + series * figures.series_bytes + figures.wal_bytes
+            raw_per_day * raw_days
+            + per_day * (days - raw_days)
+            + series * figures.series_bytes
+            + figures.wal_bytes
         ),
         disk_bytes_per_day=math.ceil(per_day),
     )

@@ -69,13 +69,11 @@ _SCRAPED: set[Arrow] = {
     ("prometheus", "streamer", 9602),
     ("prometheus", "collector", 9603),
 }
+#: Who uses Postgres.
+_CLIENTS = ("streamer", "collector", "api", "maintain", "verify")
 _TO_BROKER: set[Arrow] = {("streamer", "broker", 5601), ("collector", "broker", 5602)}
-_TO_POSTGRES: set[Arrow] = {
-    (name, "postgres", 5432) for name in ("streamer", "collector", "api", "verify")
-}
-_TO_EXTERNAL: set[Arrow] = {
-    (name, other, 5432) for name in ("streamer", "collector", "api", "verify") for other in _OTHER
-}
+_TO_POSTGRES: set[Arrow] = {(name, "postgres", 5432) for name in _CLIENTS}
+_TO_EXTERNAL: set[Arrow] = {(name, other, 5432) for name in _CLIENTS for other in _OTHER}
 #: Anyone may use the gateway, the chart's own pods only if they may go out there: none may.
 _TO_API: set[Arrow] = {(name, "api", 8080) for name in _EVERYONE}
 _OURS: set[Arrow] = {*_TO_BROKER, ("prometheus", "broker", 9601), *_KEYS}
@@ -156,7 +154,7 @@ PICTURE: dict[str, tuple[Values, set[Arrow]]] = {
             ("prometheus", "broker", 9601),
             ("keys", "internet", 443),
             ("keys", "internet", 6443),
-            *((name, "internet", 5432) for name in ("streamer", "collector", "api", "verify")),
+            *((name, "internet", 5432) for name in _CLIENTS),
         },
     ),
     "no keys": (

@@ -60,6 +60,8 @@ def _beyond() -> Iterator[tuple[str, Any]]:
             yield path, 5
         else:
             yield path, "many"
+            if info.type is bool:
+                continue
             if info.type is int:
                 yield path, 1.5
             for bound, step in ((info.low, -1), (info.high, 1)):

@@ -68,6 +68,8 @@ def _samples(info: SettingInfo) -> list[tuple[Any, str]]:
     """Values, and the text that each must become."""
     if info.choices:
         return [(word, word) for word in info.choices]
+    if info.type is bool:
+        return [(True, "true"), (False, "false")]
     if info.type is str:
         return [("a b:'\"#{{}}$é", "a b:'\"#{{}}$é"), ("1e3", "1e3"), ("true", "true")]
     assert info.low is not None
@@ -90,18 +92,22 @@ def _of(rendered: Rendered, variable: str) -> dict[str, Any]:
     }
 
 
+#: Whose pods bring the schema up to date first.
+_MIGRATING = ("streamer", "collector", "api", "maintain")
+
+
 def _readers(info: SettingInfo) -> set[str]:
     """The containers of the default chart whose command reads the variable."""
     commands = {"broker": "broker/broker", "stream csv": "streamer/streamer",
                 "collect": "collector/collector", "api": "api/api", "keys kubernetes": "keys/keys",
-                "verify": "verify/verify"}  # fmt: skip
+                "verify": "verify/verify", "maintain": "maintain/maintain"}  # fmt: skip
     found = {
         where
         for command, where in commands.items()
         if info.variable in {row.variable for row in rows(KINDS[command])}
     }
     if info.variable in {row.variable for row in rows(KINDS["migrate"])}:
-        found |= {f"{component}/migrate" for component in ("streamer", "collector", "api")}
+        found |= {f"{component}/migrate" for component in _MIGRATING}
     return found
 
 

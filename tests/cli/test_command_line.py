@@ -28,6 +28,7 @@ _COMMANDS = {
     "streamer": ["stream", "csv"],
     "collector": ["collect"],
     "api": ["api"],
+    "maintain": ["maintain"],
     "up": ["up"],
     "top": ["top"],
     "migrate": ["migrate"],
@@ -52,7 +53,7 @@ def test_help_names_every_command() -> None:
     shown = _telemq("--help")
     assert 0 == shown.returncode
     for name in (
-        *("up", "broker", "stream", "collect", "api"),
+        *("up", "broker", "stream", "collect", "api", "maintain"),
         *("verify", "migrate", "openapi", "settings", "sample", "dead", "top"),
     ):
         assert f" {name} " in shown.stdout
@@ -81,6 +82,8 @@ def test_version_is_the_package_s() -> None:
 def test_every_setting_has_its_flag_and_variable_in_help(info: SettingInfo) -> None:
     """Somebody looks for what can be set."""
     shown = _help(tuple(_COMMANDS[info.component]))
+    if not info.component:  # shared by several, and no command has all of them
+        shown += _help(("maintain",))
     assert info.flag in shown
     assert f"[env var: {info.variable}]" in shown
     assert info.help in shown
@@ -233,7 +236,7 @@ def test_migrate_tells_what_it_did(postgres: Databases) -> None:
     """An administrator migrates before an upgrade, and again to be sure."""
     with postgres.fresh(migrated=False) as dsn:
         assert (
-            "applied 0001_store\napplied 0002_dead_letter_dropped\n"
+            "applied 0001_store\napplied 0002_dead_letter_dropped\napplied 0003_chunks\n"
             == _telemq("migrate", TELEMQ_DSN=dsn).stdout
         )
         assert "nothing to do\n" == _telemq("migrate", TELEMQ_DSN=dsn).stdout

@@ -23,6 +23,8 @@ def test_table_and_figures_are_those_of_the_code() -> None:
         f"| collector | {MEASURED.collector_s:.2f} |",
         f"| Postgres, storing | {MEASURED.postgres_s:.2f} |",
         f"| a sample, its index included | {MEASURED.sample_bytes:.1f} bytes |",
+        f"| a sample in a chunk | {MEASURED.chunked_bytes:.1f} bytes |",
+        f"| a chunk beside its samples | {MEASURED.chunk_bytes:.0f} bytes |",
         f"| a series with its labels | {MEASURED.series_bytes:.0f} bytes |",
     ):
         assert figure in page

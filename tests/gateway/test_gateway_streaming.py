@@ -44,7 +44,7 @@ def _wait_for(condition: Callable[[], bool], wait_s: float = 10) -> None:
 
 def _in_transaction(conn: psycopg.Connection) -> int:
     row = conn.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'telemq api'"
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'telemq gateway'"
         " AND datname = current_database() AND state <> 'idle'"
     ).fetchone()
     assert row is not None
@@ -124,7 +124,7 @@ def test_an_answer_that_cannot_end_does_not_look_whole(dsn: str, conn: psycopg.C
         got = [next(parts)]
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'telemq api' AND datname = current_database()"
+            " WHERE application_name = 'telemq gateway' AND datname = current_database()"
         )
         with pytest.raises(httpx.RemoteProtocolError):
             got.extend(parts)

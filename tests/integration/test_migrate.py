@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
 from telemq.errors import StoreError
+from telemq.settings import KeepSettings
+from telemq.store.maintain import maintain
 from telemq.store.migrate import MIGRATE_LOCK, Migration, migrate, migrations
+from telemq.store.verify import verify
 from tests.support.postgres import Databases
 
 ONE = Migration("0001_one", "CREATE TABLE one (a int); INSERT INTO one VALUES (1);")
@@ -45,6 +49,47 @@ def test_package_migrations_give_the_schema(empty: psycopg.Connection) -> None:
     assert (0,) == empty.execute("SELECT count(*) FROM telemetry").fetchone()
     assert [] == migrate(empty)
     assert known == names(empty)
+
+
+def test_database_of_the_version_before_keeps_its_samples_and_its_old_programs(
+    empty: psycopg.Connection,
+) -> None:
+    """A rolling upgrade: the schema is new, and a collector and a gateway are still old."""
+    before = [m for m in migrations() if m.name < "0003"]
+    assert 2 == len(before)
+    migrate(empty, before)
+    old_writes = (
+        "CREATE TABLE {0} (LIKE sample INCLUDING ALL)",
+        "ALTER TABLE sample ATTACH PARTITION {0}"
+        " FOR VALUES FROM ('{1} 00:00+00') TO ('{2} 00:00+00')",
+        "INSERT INTO sample SELECT 1, '{1} 10:00+00'::timestamptz + n * interval '1 s', n / 8.0"
+        " FROM generate_series(0, 4999) AS n",
+        "INSERT INTO ledger VALUES ('s', {3}, 5000, 5000, 0)",
+    )
+    empty.execute(
+        "INSERT INTO gpu (uuid, gpu_id, device, model_name, hostname)"
+        " VALUES ('U', '0', 'd', 'm', 'h');"
+        "INSERT INTO series (fingerprint, gpu, metric_name, gpu_id, device, model_name, hostname,"
+        " container, pod, namespace, labels_raw)"
+        " VALUES ('0123456789abcdef', 1, 'M', '0', 'd', 'm', 'h', '', '', '', '')"
+    )
+    for statement in old_writes:
+        empty.execute(statement.format("sample_20260301", "2026-03-01", "2026-03-02", 0).encode())
+    old_telemetry = empty.execute("SELECT * FROM telemetry ORDER BY timestamp").fetchall()
+    assert [m.name for m in migrations()[2:]] == migrate(empty)
+    assert old_telemetry == empty.execute("SELECT * FROM telemetry ORDER BY timestamp").fetchall()
+    # The old programs go on: one makes a partition and stores, one reads.
+    for statement in old_writes:
+        empty.execute(
+            statement.format("sample_20260302", "2026-03-02", "2026-03-03", 5000).encode()
+        )
+    assert (10_000,) == empty.execute("SELECT count(*) FROM sample").fetchone()
+    assert verify(empty).complete
+    before_pass = empty.execute("SELECT * FROM telemetry ORDER BY timestamp").fetchall()
+    done = maintain(empty, KeepSettings(), now=datetime(2026, 3, 9, tzinfo=UTC))
+    assert 10_000 == done.moved
+    assert before_pass == empty.execute("SELECT * FROM telemetry ORDER BY timestamp").fetchall()
+    assert verify(empty).complete
 
 
 def test_only_what_is_missing_is_applied(empty: psycopg.Connection) -> None:

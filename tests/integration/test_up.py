@@ -125,14 +125,14 @@ def test_killed_parts_are_replaced_and_nothing_is_lost(data_dir: Path) -> None:
     words = ("--rows=40000", "--rate=8000", "--streamers=2", "--collectors=2")
     with running_up(data_dir, *words) as up:
         _until_stored(up)
-        for name in ("collector-1", "streamer-1", "broker", "api"):
+        for name in ("collector-1", "streamer-1", "broker", "api", "maintain"):
             os.kill(up.pids()[name], signal.SIGKILL)
             up.until(lambda name=name: name in _restarted(up))  # type: ignore[misc] # bound now
         server = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
         os.kill(server, signal.SIGKILL)
         assert 0 == up.wait()
         report = up.event("report")
-    assert report["restarts"] >= 5
+    assert report["restarts"] >= 6
     assert (40_000, True) == (report["stored"], report["complete"])
     assert (40_000, 40_000) == counts(data_dir)
 
@@ -178,7 +178,7 @@ def test_somebody_s_own_database(data_dir: Path, dsn: str) -> None:
     """A Postgres of one's own: nothing is started, and the DSN is in nobody's arguments."""
     with running_up(data_dir, "--rate=2000", TELEMQ_DSN=dsn) as up:
         api = up.event("starting")["api"]
-        up.until(lambda: len(up.pids()) == 4)
+        up.until(lambda: len(up.pids()) == 5)
         argv = b"".join(Path(f"/proc/{p}/cmdline").read_bytes() for p in up.pids().values())
         assert dsn.encode() not in argv
         up.until(lambda: _gpus(api) > 0)

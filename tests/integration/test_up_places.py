@@ -64,9 +64,8 @@ def test_dsn_goes_by_environment_only() -> None:
     plan = programs(
         settings, places(settings), command=("telemq",), csv=Path("/a.csv"), dsn="pw=hunter2"
     )
-    assert ["broker", "collector-1", "collector-2", "api", "streamer-1", "streamer-2"] == [
-        p.name for p in plan
-    ]
+    names = ["broker", "collector-1", "collector-2", "api", "maintain", "streamer-1", "streamer-2"]
+    assert names == [p.name for p in plan]
     for program in plan:
         assert "hunter2" not in " ".join(program.argv)
         assert "pw=hunter2" == program.env["TELEMQ_DSN"]
@@ -87,6 +86,16 @@ def test_only_streamers_with_rows_have_an_end() -> None:
         settings = UpSettings(api_port=0, rows=rows)
         plan = programs(settings, places(settings), command=(), csv=Path("/a.csv"), dsn="")
         assert ends == {p.group for p in plan if p.ends}
+
+
+def test_what_is_kept_is_said_to_maintenance_and_collectors() -> None:
+    """Somebody types `telemq up --keep-raw --keep-days 30 --partition-hours 6`."""
+    settings = UpSettings(api_port=0, keep_raw=True, keep_days=30, partition_hours=6)
+    plan = programs(settings, places(settings), command=(), csv=Path("/a.csv"), dsn="")
+    (maintain,) = (p for p in plan if p.name == "maintain")
+    assert {"--keep-raw", "--keep-days=30", "--partition-hours=6"} <= set(maintain.argv)
+    (collector,) = (p for p in plan if p.group == "collector")
+    assert "--partition-hours=6" in collector.argv
 
 
 def test_shares_of_a_drain_add_up() -> None:

@@ -44,6 +44,10 @@ def test_what_all_share_has_no_component_in_its_variable() -> None:
         "TELEMQ_REPLICAS",
         "TELEMQ_STREAM_MESSAGES_MAX",
         "TELEMQ_STREAM_BYTES_MAX",
+        "TELEMQ_PARTITION_HOURS",
+        "TELEMQ_CLOSE_AFTER_S",
+        "TELEMQ_KEEP_RAW",
+        "TELEMQ_KEEP_DAYS",
     } == shared
 
 

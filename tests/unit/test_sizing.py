@@ -15,7 +15,8 @@ from telemq.sizing import Figures, Fleet, size
 #: Round figures, so that a reader can follow the sums.
 FIGURES = Figures(
     streamer_s=1, broker_s=0.5, collector_s=2, postgres_s=4,
-    sample_bytes=100, series_bytes=1000, ledger_bytes=200, batch_records=1000,
+    sample_bytes=100, chunked_bytes=5, chunk_bytes=36_000, series_bytes=1000, ledger_bytes=200,
+    batch_records=1000,
     wire_bytes=400, process_bytes=10**8, broker_bytes=10**7, peer_bytes=10**4, wal_bytes=10**9,
 )  # fmt: skip
 
@@ -32,9 +33,10 @@ def test_sums_by_hand() -> None:
     assert (2_000_000, 800_000_000) == (needed.broker_queue_records, needed.broker_queue_bytes)
     # 125 hosts and two collectors.
     assert 10**7 + 127 * 10**4 + 960_000_000 == needed.broker_memory_bytes
-    per_day = round(400_000 * 86_400 * 100.2)
+    # A chunk has 36,000 records, so each takes a byte of it. Two of the ten days are not in chunks.
+    per_day, raw_per_day = (round(400_000 * 86_400 * each) for each in (5 + 1 + 0.2, 100.2))
     assert per_day == needed.disk_bytes_per_day
-    assert 10 * per_day + 40_000 * 1000 + 10**9 == needed.disk_bytes
+    assert 2 * raw_per_day + 8 * per_day + 40_000 * 1000 + 10**9 == needed.disk_bytes
 
 
 def test_smallest_fleet_can_lose_any_one_process() -> None:

@@ -181,6 +181,14 @@ def _api() -> Shape:
     )
 
 
+def _maintain() -> Shape:
+    return an_object(
+        schedule={"type": "string", "pattern": "^(@[a-z]+|\\S+( +\\S+){4})$"},
+        deadlineSeconds=whole(1, 604_800),
+        **pod(spread=False, budget=False, probes=False),
+    )
+
+
 def _postgres() -> Shape:
     word = {"type": "string", "pattern": "^[a-z_][a-z0-9_]{0,62}$"}
     return an_object(
@@ -274,6 +282,7 @@ def schema(values: dict[str, Any], described: list[Value]) -> Shape:
         streamer=_streamer(),
         collector=_collector(),
         api=_api(),
+        maintain=_maintain(),
         postgres=_postgres(),
         nats=_nats(),
         networkPolicy=_policies(),

@@ -12,7 +12,8 @@ from telemq.settings import Common, table
 
 __all__ = ["MAPS", "fill_in", "schema", "template"]
 
-#: The components that have a map of their own; what several share is in the map of the chart.
+#: The components that have a map of their own; what several share is in the map of the chart, and
+#: all that `telemq maintain` has to be told in a cluster is there.
 MAPS = ("broker", "streamer", "collector", "api")
 _SHARED = "all components"
 _BLOCK = re.compile(r"^( *)# >>> generated: settings of (.+)\n(?:.*\n)*?\1# <<< generated\n", re.M)
@@ -49,15 +50,18 @@ def fill_in(values: str) -> str:
 def template() -> str:
     """Give ``templates/_settings.tpl``."""
     text = _HEAD
-    for component in MAPS:
+    for component in (*MAPS, "maintain"):
         kind = _class_of(component)
         shared = {info.variable for info in rows(kind) if not info.component}
         text += f'{{{{- define "telemq.variables.{component}" -}}}}\n'
         for name, of in (("shared", ""), ("own", component)):
-            text += f"{name}:\n"
-            for key, info in entries(of).items():
-                if of or info.variable in shared:
-                    text += f"  {key}: {info.variable}\n"
+            found = {
+                key: info.variable
+                for key, info in entries(of).items()
+                if of or info.variable in shared
+            }
+            text += f"{name}:\n" if found else f"{name}: {{}}\n"
+            text += "".join(f"  {key}: {variable}\n" for key, variable in found.items())
         text += "{{- end }}\n"
     text += '{{- define "telemq.variables.once" -}}\nshared:\n'
     for key, info in entries("").items():

@@ -133,14 +133,11 @@ def image(*, secrets: bool) -> Shape:
     return an_object(repository=name, tag=tag, digest=DIGEST, pullPolicy=PULL, **more)
 
 
-def pod(*, spread: bool = True, budget: bool = True) -> dict[str, Shape]:
+def pod(*, spread: bool = True, budget: bool = True, probes: bool = True) -> dict[str, Shape]:
     """Give what every component's pods can be told."""
     found: dict[str, Shape] = {
         "enabled": YES_NO,
         "resources": resources(),
-        "startupProbe": probe(),
-        "livenessProbe": probe(),
-        "readinessProbe": probe(),
         "nodeSelector": LABELS,
         "tolerations": LIST,
         "affinity": FREE,
@@ -154,6 +151,8 @@ def pod(*, spread: bool = True, budget: bool = True) -> dict[str, Shape]:
         "extraVolumes": LIST,
         "extraVolumeMounts": LIST,
     }
+    if probes:
+        found |= {f"{kind}Probe": probe() for kind in ("startup", "liveness", "readiness")}
     if spread:
         found["topologySpreadConstraints"] = LIST
     if budget:

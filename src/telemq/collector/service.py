@@ -53,6 +53,7 @@ class _Collector:
             commit_records=settings.commit_records,
             records_max=settings.credit_records,
             series_max=settings.series_cache_max,
+            partition_hours=settings.partition_hours,
             on_done=engine.wake,
             observe_s=self.metrics.commit_seconds.observe,
         )

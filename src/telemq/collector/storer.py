@@ -101,6 +101,7 @@ class Storer:
         commit_records: most records a commit.
         records_max: most records that may wait.
         series_max: series ids remembered.
+        partition_hours: width of new partitions.
         on_done: called by the writer thread when there is something for `done` or `check`.
         observe_s: called with the seconds of each store.
     """
@@ -112,11 +113,13 @@ class Storer:
         commit_records: int,
         records_max: int,
         series_max: int,
+        partition_hours: int = 24,
         on_done: Callable[[], None],
         observe_s: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._dsn = dsn
         self._series_max = series_max
+        self._partition_hours = partition_hours
         self._on_done = on_done
         self._observe_s = observe_s
         self._backlog: Backlog[Work] = Backlog(
@@ -246,7 +249,9 @@ class Storer:
     def _store_once(self, work: list[Work]) -> None:
         if self._writer is None:
             self._conn = connect(self._dsn)
-            self._writer = Writer(self._conn, series_max=self._series_max)
+            self._writer = Writer(
+                self._conn, series_max=self._series_max, partition_hours=self._partition_hours
+            )
             self._log.info("postgres connected")
         if not work:
             assert self._conn is not None

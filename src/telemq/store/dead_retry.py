@@ -21,11 +21,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
+from telemq.clock import utc_us
 from telemq.codec import Decoder
 from telemq.errors import RecordError, StoreError
 from telemq.record import BatchId, RecordBatch, reject_times
@@ -36,7 +36,6 @@ from telemq.store.series import SeriesIds
 from telemq.store.writer import (
     StoredBatch,
     copy_samples,
-    days_of,
     dead_letters,
     is_refusal,
     refusal_text,
@@ -99,6 +98,7 @@ class Retrier:
         conn: in autocommit mode, outside a transaction, and this object's alone.
         oldest_us: earliest record time accepted, microseconds since 1970 UTC.
         latest_us: latest record time accepted.
+        partition_hours: width of the partitions that it makes.
         fail_point: called with ``before_commit``; for tests.
     """
 
@@ -108,13 +108,14 @@ class Retrier:
         *,
         oldest_us: int,
         latest_us: int,
+        partition_hours: int = 24,
         fail_point: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._conn = conn
         self._oldest_us, self._latest_us = oldest_us, latest_us
         self._fail_point = fail_point
         self._series = SeriesIds(conn)
-        self._partitions = Partitions(conn)
+        self._partitions = Partitions(conn, partition_hours)
         self._decoder = Decoder()
 
     def retry(self, selection: Selection) -> Iterator[Outcome]:
@@ -176,7 +177,7 @@ class Retrier:
 
     def _commit(self, candidates: list[_Candidate]) -> list[Outcome]:
         batches = [c.batch for c in candidates]
-        self._partitions.ensure(days_of(batches), today=datetime.now(UTC).date())
+        self._partitions.ensure([batch.time_us for batch in batches], now_us=utc_us())
         ids = self._series.resolve([batch.series for batch in batches])
         with self._conn.transaction():
             live = self._lock_letters(candidates)

@@ -2,11 +2,13 @@
 
 For each stream, the ledger and the open leases must cover the rows from 0 to ``next_row`` without
 gap or overlap; a lease is a batch that is still on its way. What the ledger says was stored and
-rejected must be what the tables hold. All is read in one snapshot, so it may run at any moment,
-beside any number of writers.
+rejected must be what the tables hold: samples in partitions and in chunks, and those that were
+dropped because of their age. All is read in one snapshot, so it may run at any moment, beside any
+number of writers, and beside `telemq maintain`.
 
 What cannot be seen: a sample that was deleted while another one was doubled, since samples have no
-key and are only counted.
+key and are only counted; and of which stream a sample is that is missing, or was dropped, since
+samples do not know it.
 """
 
 from __future__ import annotations
@@ -113,9 +115,12 @@ class Report:
         stream_count: how many there are.
         damaged_count: how many of them have problems.
         stored: records that the ledger says are samples.
-        samples: samples in the table.
+        samples: samples that are there, in partitions and chunks.
         samples_without_series: those of them that no query shows, since their series is gone.
         lease_rows: rows in flight.
+        chunked: those of the samples that are in chunks.
+        chunks_damaged: chunks that do not hold the samples that they say.
+        dropped: samples that were dropped because of their age.
     """
 
     streams: tuple[StreamReport, ...]
@@ -125,6 +130,9 @@ class Report:
     samples: int
     samples_without_series: int
     lease_rows: int
+    chunked: int = 0
+    chunks_damaged: int = 0
+    dropped: int = 0
 
     @property
     def complete(self) -> bool:
@@ -135,12 +143,15 @@ class Report:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the samples, in words; each stream has its own."""
         found = []
-        if self.samples != self.stored:
-            off = self.samples - self.stored
+        off = self.samples + self.dropped - self.stored
+        if off:
+            dropped = f" and {self.dropped} were dropped" if self.dropped else ""
             found.append(
                 f"the ledger says {self.stored} records were stored, the table holds "
-                f"{self.samples}: {abs(off)} too {'many' if off > 0 else 'few'}"
+                f"{self.samples}{dropped}: {abs(off)} too {'many' if off > 0 else 'few'}"
             )
+        if self.chunks_damaged:
+            found.append(f"{self.chunks_damaged} chunks do not hold the samples that they say")
         if self.samples_without_series:
             found.append(f"{self.samples_without_series} samples belong to no series")
         return tuple(found)
@@ -221,10 +232,29 @@ FROM judged
 ORDER BY uncovered OR unbalanced DESC, next_row IS NULL, stream_id LIMIT %(streams_max)s
 """
 
+# A sample of a chunk counts if a query finds it: it has a time within the hour, and a value.
 _SAMPLES = """
-SELECT coalesce(sum(n), 0)::bigint, coalesce(sum(n) FILTER (WHERE series.id IS NULL), 0)::bigint
-FROM (SELECT series_id, count(*) AS n FROM sample GROUP BY series_id) AS counted
-LEFT JOIN series ON series.id = series_id
+WITH unpacked AS (
+    SELECT series_id, samples, hour = date_bin('1 hour', hour, '1900-01-01 00:00+00') AS whole, (
+        SELECT count(*) FILTER (WHERE time >= -1800000000 AND time < 1800000000
+                                      AND num_nonnulls(small, wide) = 1)
+        FROM (SELECT unnest(times) AS time, unnest(chunk.small) AS small,
+                     unnest(chunk.wide) AS wide) AS s
+    ) AS found
+    FROM chunk
+), counted AS (
+    SELECT series_id, count(*) AS n, 0 AS chunked, 0 AS damaged FROM sample GROUP BY series_id
+    UNION ALL
+    SELECT series_id, sum(found)::bigint, sum(found)::bigint,
+           count(*) FILTER (WHERE found <> samples OR NOT whole)
+    FROM unpacked GROUP BY series_id
+)
+SELECT coalesce(sum(n), 0)::bigint AS samples,
+       coalesce(sum(n) FILTER (WHERE series.id IS NULL), 0)::bigint AS samples_without_series,
+       coalesce(sum(chunked), 0)::bigint AS chunked,
+       coalesce(sum(damaged), 0)::bigint AS chunks_damaged,
+       (SELECT coalesce(sum(samples), 0) FROM sample_dropped)::bigint AS dropped
+FROM counted LEFT JOIN series ON series.id = series_id
 """
 
 
@@ -240,19 +270,27 @@ def verify(conn: psycopg.Connection[Any]) -> Report:
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # Before the snapshot is taken: a partition cannot be dropped between the two, and then
+            # be missing in one of them.
+            cursor.execute("LOCK TABLE ONLY sample IN ACCESS SHARE MODE")
             limits = {"damages_max": DAMAGES_MAX, "streams_max": STREAMS_MAX}
             damages = cursor.execute(_DAMAGES, limits).fetchall()
             uncovered = list({row["stream_id"] for row in damages})
             streams = cursor.execute(_STREAMS, {**limits, "uncovered": uncovered}).fetchall()
-            samples = conn.execute(_SAMPLES).fetchone()
+            samples = cursor.execute(_SAMPLES).fetchone()
+    except psycopg.errors.UndefinedTable as error:
+        raise StoreError(
+            f"cannot verify: {error.diag.message_primary}; telemq migrate brings a database to "
+            "the schema of this version"
+        ) from error
     except psycopg.Error as error:
         raise StoreError(f"cannot verify: {error.diag.message_primary or error}") from error
     assert samples is not None  # an aggregate without GROUP BY has one row
-    return _report(damages, streams, *samples)
+    return _report(damages, streams, samples)
 
 
 def _report(
-    damages: list[dict[str, Any]], streams: list[dict[str, Any]], samples: int, orphans: int
+    damages: list[dict[str, Any]], streams: list[dict[str, Any]], samples: dict[str, int]
 ) -> Report:
     found = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
@@ -274,7 +312,6 @@ def _report(
         stream_count=totals["stream_count"],
         damaged_count=totals["damaged_count"],
         stored=totals["all_stored"],
-        samples=samples,
-        samples_without_series=orphans,
         lease_rows=totals["all_lease_rows"],
+        **samples,
     )

@@ -21,15 +21,15 @@ with Postgres' reason, so that it cannot hold up the others.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 
+from telemq.clock import utc_us
 from telemq.errors import StoreError
 from telemq.protocol import Payload
 from telemq.record import BatchId, RecordBatch
@@ -43,7 +43,6 @@ __all__ = [
     "StoredBatch",
     "Writer",
     "copy_samples",
-    "days_of",
     "dead_letters",
     "is_refusal",
     "refusal_text",
@@ -54,7 +53,6 @@ REASON_MAX = 1000
 #: Longest payload of a dead letter; twice the largest message that a broker takes by default.
 PAYLOAD_BYTES_MAX = 16 * 2**20
 
-_DAY_US = 86_400_000_000
 #: Postgres counts microseconds from 2000-01-01 UTC.
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -145,6 +143,7 @@ class Writer:
     Args:
         conn: in autocommit mode, outside a transaction, and the writer's alone.
         series_max: series ids remembered.
+        partition_hours: width of the partitions that it makes.
         fail_point: called with ``before_commit`` and ``after_commit``; for tests that kill the
             process just there.
     """
@@ -154,11 +153,12 @@ class Writer:
         conn: psycopg.Connection[Any],
         *,
         series_max: int = 1_000_000,
+        partition_hours: int = 24,
         fail_point: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._conn = conn
         self._series = SeriesIds(conn, series_max)
-        self._partitions = Partitions(conn)
+        self._partitions = Partitions(conn, partition_hours)
         self._fail_point = fail_point
 
     def store(self, batches: Sequence[StoredBatch]) -> Stored:
@@ -204,7 +204,7 @@ class Writer:
 
     def _commit(self, batches: list[StoredBatch]) -> Stored:
         decoded = {b.id: b.batch for b in batches if b.batch is not None}
-        self._partitions.ensure(days_of(decoded.values()), today=datetime.now(UTC).date())
+        self._partitions.ensure([batch.time_us for batch in decoded.values()], now_us=utc_us())
         resolved = self._series.resolve([batch.series for batch in decoded.values()])
         ids = dict(zip(decoded, resolved, strict=True))
         with self._conn.transaction():
@@ -288,7 +288,7 @@ def copy_samples(
 
     Args:
         conn: in a transaction.
-        batches: each with the ids of its series; the partitions of their days must be there.
+        batches: each with the ids of its series; the partitions of their times must be there.
     """
     if not any(len(batch.value) for batch, _ in batches):
         return
@@ -319,14 +319,6 @@ def _copy_data(
 
 def _keys(batches: list[StoredBatch]) -> list[list[Any]]:
     return [[b.id.stream_id for b in batches], [b.id.first_row for b in batches]]
-
-
-def days_of(batches: Iterable[RecordBatch]) -> list[date]:
-    """Give the days, in UTC, on which the batches' records lie."""
-    days: set[int] = set()
-    for batch in batches:
-        days.update(np.unique(batch.time_us // _DAY_US).tolist())
-    return [date(1970, 1, 1) + timedelta(days=day) for day in days]
 
 
 def dead_letters(batch: StoredBatch) -> list[tuple[str, int, int, str, bytes]]:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from telemq.errors import BusyError
-from telemq.setting import rows
+from telemq.setting import SettingInfo, rows
 from telemq.settings import (
     ApiSettings,
     BrokerSettings,
     CollectorSettings,
     Common,
+    KeepSettings,
+    MaintainSettings,
+    StoreSettings,
     StreamerSettings,
     UpSettings,
 )
@@ -23,7 +26,16 @@ from telemq.up.supervisor import Program
 __all__ = ["STOP_ORDER", "Places", "places", "programs", "share"]
 
 #: Each group ends before the one on which it depends; and its share of the drain's time.
-STOP_ORDER: dict[str, float] = {"streamer": 0.5, "collector": 0.3, "broker": 0.1, "api": 0.1}
+STOP_ORDER: dict[str, float] = {
+    "streamer": 0.5,
+    "collector": 0.3,
+    "broker": 0.1,
+    "api": 0.05,
+    "maintain": 0.05,
+}
+
+#: Time between two passes of maintenance; one with nothing to do takes some 10 ms.
+_MAINTAIN_S = 60.0
 
 _HOST = "127.0.0.1"
 # Below 32768, where Linux begins to give out ports for outgoing connections: one of those could
@@ -118,11 +130,17 @@ def programs(
                 broker=f"tcp://{places.consumers}",
                 ops_address=ops,
                 workers=1,
+                partition_hours=settings.partition_hours,
                 drain_s=share("collector", settings.drain_s),
             )
             for n, ops in enumerate(places.collector_ops, 1)
         ),
         program("api", "api", ["api"], ApiSettings, address=places.api),
+        program(
+            *("maintain", "maintain", ["maintain"], MaintainSettings),
+            every_s=_MAINTAIN_S,
+            **{info.name: getattr(settings, info.name) for info in _kept()},
+        ),
         *(
             program(
                 *(f"streamer-{n}", "streamer", ["stream", "csv", str(csv)], StreamerSettings),
@@ -143,9 +161,19 @@ def share(group: str, drain_s: float) -> float:
     return round(STOP_ORDER[group] * drain_s, 3)
 
 
+def _kept() -> list[SettingInfo]:
+    """Give the settings that maintenance shares with `telemq up`."""
+    own = {info.name for info in rows(KeepSettings)} - {info.name for info in rows(StoreSettings)}
+    return [info for info in rows(KeepSettings) if info.name in own]
+
+
 def _flags(kind: type[Common], values: dict[str, object]) -> list[str]:
     flags = {info.name: info.flag for info in rows(kind)}
-    return [f"{flags[name]}={value}" for name, value in values.items()]
+    return [
+        flags[name] if value is True else f"{flags[name]}={value}"
+        for name, value in values.items()
+        if value is not False
+    ]
 
 
 def _pick(taken: set[int]) -> int:

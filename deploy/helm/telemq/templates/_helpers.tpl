@@ -1,5 +1,5 @@
 {{- /* Names, labels and small words. What takes a dict wants "root" (the chart's own context) and
-"component": broker, streamer, collector, api, postgres, keys or verify. */ -}}
+"component": broker, streamer, collector, api, maintain, postgres, keys or verify. */ -}}
 
 {{- define "telemq.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}

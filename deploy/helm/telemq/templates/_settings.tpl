@@ -53,6 +53,7 @@ shared:
   replicas: TELEMQ_REPLICAS
   streamMessagesMax: TELEMQ_STREAM_MESSAGES_MAX
   streamBytesMax: TELEMQ_STREAM_BYTES_MAX
+  partitionHours: TELEMQ_PARTITION_HOURS
 own:
   creditRecords: TELEMQ_COLLECTOR_CREDIT_RECORDS
   creditBytes: TELEMQ_COLLECTOR_CREDIT_BYTES
@@ -72,6 +73,16 @@ own:
   poolWaitS: TELEMQ_API_POOL_WAIT_S
   statementSMax: TELEMQ_API_STATEMENT_S_MAX
   chunkRows: TELEMQ_API_CHUNK_ROWS
+{{- end }}
+{{- define "telemq.variables.maintain" -}}
+shared:
+  logLevel: TELEMQ_LOG_LEVEL
+  logFormat: TELEMQ_LOG_FORMAT
+  partitionHours: TELEMQ_PARTITION_HOURS
+  closeAfterS: TELEMQ_CLOSE_AFTER_S
+  keepRaw: TELEMQ_KEEP_RAW
+  keepDays: TELEMQ_KEEP_DAYS
+own: {}
 {{- end }}
 {{- define "telemq.variables.once" -}}
 shared:
