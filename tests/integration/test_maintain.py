@@ -216,6 +216,17 @@ def test_reader_who_stays_is_waited_for_briefly_and_holds_up_only_the_disk(
     assert 0 < pass_over(dsn).freed_bytes
 
 
+def test_partition_that_somebody_repairs_is_left_for_the_next_pass(dsn: str, conn: Conn) -> None:
+    """An administrator runs a long VACUUM or REINDEX on one day; the others go on."""
+    put(conn, [*_minutes(0, 20), (0, DAY + timedelta(days=1), 1.0)])
+    with psycopg.connect(dsn) as repair, connect(dsn) as own:
+        repair.execute(f"LOCK TABLE {DAY_NAME} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        own.execute("SET lock_timeout = '200ms'")
+        done = pass_over(dsn, conn=own)
+        assert (1, 1) == (done.moved, done.waiting)
+    assert 20 == pass_over(dsn).moved
+
+
 def test_session_without_rights_sees_the_snapshots_of_others(dsn: str, conn: Conn) -> None:
     """Maintenance runs as an ordinary role; the old snapshot is a superuser's."""
     put(conn, _minutes(0, 10))

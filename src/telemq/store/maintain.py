@@ -196,9 +196,11 @@ class _Pass:
         for partition in self._closed():
             if not self._go_on() or not emptied.has_samples(self._conn, partition.name):
                 continue
-            moved = compact(
-                self._conn, partition.name, go_on=self._go_on, fail_point=self._fail_point
-            )
+            moved: Moved | None = Moved()
+            with self._unless_in_use():
+                moved = compact(
+                    self._conn, partition.name, go_on=self._go_on, fail_point=self._fail_point
+                )
             if moved is None:
                 self.hold_up(_ANOTHER)
                 return
