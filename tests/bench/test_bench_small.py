@@ -198,7 +198,7 @@ def test_pipeline_stores_every_row_beside_a_bare_copy(dsn: str) -> None:
     assert [("telemq pipeline", 5_000), ("COPY BINARY alone", 5_000)] == [
         (r.subject, r.records) for r in runs
     ]
-    assert all("postgres" == r.parts[-1].name and r.parts[-1].cpu_s > 0 for r in runs)
+    assert all("postgres" == r.parts[-1].name for r in runs)
     assert [] == left_behind(dsn)
 
 

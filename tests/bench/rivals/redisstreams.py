@@ -66,7 +66,8 @@ class _Client:
 
     def add(self, *command: str | int | float | bytes | memoryview) -> None:
         """Have a command sent with the next `flush`."""
-        self._out.append(self._pack(command))
+        # Its stub takes tuples of one only.
+        self._out.append(self._pack(command))  # type: ignore[arg-type]
 
     def flush(self) -> None:
         """Send what has piled up."""
