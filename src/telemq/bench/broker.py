@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from telemq.bench.carrier import Carrier, Load, carry
-from telemq.bench.measure import Run, stop_event
+from telemq.bench.measure import Run, count_from_here, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.engine.base import Delivery
 from telemq.engine.select import open_consumer, open_producer
@@ -93,6 +93,7 @@ def _serve_broker(pipe: Connection, load: Load, journal: str = "", keys: str = "
     )
     server = BrokerServer(settings)
     pipe.send(_Address(server.producer_endpoint, server.consumer_endpoint, keys))
+    count_from_here()
     stop = stop_event(pipe)
     while not stop.is_set():
         server.step(100)
@@ -186,6 +187,7 @@ class Proxy:
             side.setsockopt(zmq.LINGER, 0)
             side.bind("tcp://127.0.0.1:0")
         pipe.send(tuple(side.getsockopt_string(zmq.LAST_ENDPOINT) for side in (front, back)))
+        count_from_here()
 
         def forward() -> None:
             # It ends when the context does: the steerable proxy of libzmq 4.3.5 was seen to miss

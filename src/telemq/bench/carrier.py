@@ -21,7 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from telemq.bench.measure import Crew, Part, Quantiles, Run, Worker, shared_count, stop_event
+from telemq.bench.measure import (
+    Crew,
+    Part,
+    Quantiles,
+    Run,
+    Worker,
+    count_from_here,
+    shared_count,
+    stop_event,
+)
 from telemq.clock import monotonic_ns
 from telemq.errors import TelemqError
 from telemq.protocol import Payload
@@ -229,6 +238,7 @@ def _produce(
     end = opens(address, load)
     pipe.send("ready")
     pipe.recv()
+    count_from_here()
     began = monotonic_ns()
     drive = _at_rate if load.rate else _at_once
     took = drive(end, load, number * _NUMBERS)
@@ -285,6 +295,7 @@ def _consume(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], int]:
     end = opens(address, load)
     pipe.send("ready")
+    count_from_here()
     stop = stop_event(pipe)
     heads: list[bytes] = []
     came: list[tuple[int, int]] = []

@@ -18,7 +18,7 @@ import numpy as np
 import psycopg
 
 from telemq.bench.fleet import Fleet
-from telemq.bench.measure import Crew, Run, stop_event
+from telemq.bench.measure import Crew, Run, count_from_here, stop_event
 from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
 from telemq.broker.server import BrokerServer
 from telemq.codec import BATCH, Encoder
@@ -132,6 +132,7 @@ def _serve(pipe: Connection, load: IngestLoad) -> None:
         held = stats.ready_messages + stats.leased_messages
         if not is_full and held == total:
             is_full = True
+            count_from_here()
             pipe.send("full")
         if is_full and not began and stats.leased_messages:
             began = time.monotonic()
@@ -168,4 +169,5 @@ def _feed(_pipe: Connection, endpoint: str, load: IngestLoad) -> None:
 def _collect(pipe: Connection, dsn: str, endpoint: str) -> None:
     configure("warning")
     settings = CollectorSettings(dsn=dsn, broker=endpoint, ops_address=_ANY)
+    count_from_here()
     collector.run(settings, stop_event(pipe))

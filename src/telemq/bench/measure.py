@@ -34,6 +34,7 @@ __all__ = [
     "Run",
     "Summary",
     "Worker",
+    "count_from_here",
     "limit",
     "process_usage",
     "ratio",
@@ -333,11 +334,19 @@ def shared_count() -> Synchronized[int]:
     return count
 
 
+_before: list[Part] = []
+
+
+def count_from_here() -> None:
+    """Begin to count the CPU time of this worker anew: what was before is its preparation."""
+    _before[:] = [usage("")]
+
+
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    before = usage(name)
+    count_from_here()
     value = function(pipe, *args)
     after = usage(name)
-    pipe.send((value, Part(name, after.cpu_s - before.cpu_s, after.peak_bytes)))
+    pipe.send((value, Part(name, after.cpu_s - _before[0].cpu_s, after.peak_bytes)))
 
 
 def stop_event(pipe: Connection, first: str = "") -> threading.Event:

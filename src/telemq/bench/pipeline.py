@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from telemq.bench.measure import Crew, Part, Run, stop_event
+from telemq.bench.measure import Crew, Part, Run, count_from_here, stop_event
 from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
 from telemq.broker.server import BrokerServer
 from telemq.clock import utc_us
@@ -154,6 +154,7 @@ def _serve_broker(pipe: Connection, collectors: int) -> None:
     while server.core.stats().consumers < collectors:
         server.step(100)
     pipe.send("all collectors are here")
+    count_from_here()
     stop = stop_event(pipe)
     while not stop.is_set():
         server.step(100)
@@ -163,6 +164,7 @@ def _serve_broker(pipe: Connection, collectors: int) -> None:
 def _collect(pipe: Connection, dsn: str, flags: Flags) -> None:
     configure("warning")
     settings = CollectorSettings(dsn=dsn, ops_address=_ANY)
+    count_from_here()
     collector.run(replace(settings, **flags), stop_event(pipe))
 
 
@@ -173,6 +175,7 @@ def _stream(pipe: Connection, dsn: str, flags: Flags, load: PipelineLoad) -> tup
     )
     pipe.send("ready")
     stop = stop_event(pipe, first="go")
+    count_from_here()
     began = time.monotonic()
     streamer.run(replace(settings, **flags), load.csv, stop)
     return began, time.monotonic()

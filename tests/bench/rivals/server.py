@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,10 +34,12 @@ class Server:
 
     def __init__(self, port: int, pid: int) -> None:
         self.port, self.pid = port, pid
+        self._before_s = process_usage("", pid).cpu_s
 
     def usage(self, name: str) -> Part:
-        """Give what it used until now."""
-        return process_usage(name, self.pid)
+        """Give what it used since it listened."""
+        part = process_usage(name, self.pid)
+        return replace(part, cpu_s=part.cpu_s - self._before_s)
 
 
 @contextlib.contextmanager
