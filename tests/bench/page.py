@@ -8,10 +8,11 @@ from typing import Any
 
 from tests.bench.bars import judge, median_ratio
 
-__all__ = ["BEGIN", "END", "insert", "render"]
+__all__ = ["BEGIN", "BENCH", "END", "GROWTH", "insert", "render"]
 
-BEGIN = "<!-- made by nox -s bench: begin -->"
-END = "<!-- made by nox -s bench: end -->"
+#: Where a part begins and ends, by its name.
+BEGIN, END = "<!-- made by {}: begin -->", "<!-- made by {}: end -->"
+BENCH, GROWTH = "nox -s bench", "tests.bench.growth"
 
 Figures = Mapping[str, Any]
 _CARRIED = {
@@ -20,22 +21,22 @@ _CARRIED = {
 }
 
 
-def insert(page: str, part: str) -> str:
+def insert(page: str, part: str, name: str = BENCH) -> str:
     """Put the part in its place in the page.
 
     Raises:
         ValueError: the page has no such place.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(BEGIN.format(name))
+    _, end, after = rest.partition(END.format(name))
     if not begin or not end:
-        raise ValueError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{part}{END}{after}"
+        raise ValueError(f"the page has no lines {BEGIN.format(name)} and {END.format(name)}")
+    return f"{before}{begin}\n{part}{end}{after}"
 
 
 def render(figures: Figures) -> str:
     """Give the Markdown of one run."""
-    return "\n".join(_lines(figures)) + "\n"
+    return "\n".join(_lines(figures)).rstrip("\n") + "\n\n"
 
 
 def _lines(figures: Figures) -> Iterator[str]:

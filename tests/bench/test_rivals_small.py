@@ -164,8 +164,9 @@ def test_page_says_what_was_skipped_and_what_failed() -> None:
 
 def test_part_is_put_in_its_place_in_the_page() -> None:
     """The page is made anew; what people wrote round the tables stays."""
-    old = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
-    assert f"before\n{page.BEGIN}\nnew\n{page.END}\nafter\n" == page.insert(old, "new\n")
+    begin, end = page.BEGIN.format("x"), page.END.format("x")
+    old = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert f"before\n{begin}\nnew\n{end}\nafter\n" == page.insert(old, "new\n", "x")
     with pytest.raises(ValueError, match="has no lines"):
         page.insert("before", "new\n")
 
