@@ -31,13 +31,8 @@ from telemq.bench.measure import Run
 from telemq.store.embedded import database
 from tests.bench.page import GROWTH, insert
 
-__all__ = ["Growth", "grow"]
+__all__ = ["Growth", "Points", "grow"]
 
-_PEERS = (1, 2, 4, 8)
-_BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
-_BACKLOGS = (10_000, 100_000, 1_000_000)
-_RATES = (1000, 5000, 10_000)
-_GPUS = (10, 100, 1000, 10_000, 100_000)
 #: Messages of a run: with single records the broker is that much slower.
 _MESSAGES, _RECORDS = 20_000, 2_000_000
 #: Of each series at least this many records, so that most of the work is not learning labels.
@@ -63,32 +58,45 @@ class Growth:
         return max(batch, int(self.share * min(_RECORDS, _MESSAGES * batch)))
 
 
-def grow(growth: Growth, dsn: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Where it is measured: how many of each."""
+
+    peers: tuple[int, ...] = (1, 2, 4, 8)
+    batches: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
+    backlogs: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    rates: tuple[int, ...] = (1000, 5000, 10_000)
+    gpus: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
+
+
+def grow(growth: Growth, dsn: str, points: Points | None = None) -> Iterator[str]:
     """Measure everything; gives the Markdown, line by line.
 
     Raises:
         TelemqError: a record was lost or doubled, or a process died.
     """
-    share = growth.share
+    share, points = growth.share, points or Points()
     yield f"Date: {datetime.now(UTC):%Y-%m-%d}; medians of {growth.turns} turns.\n"
     yield from _rates(
-        growth, "producers", _PEERS, lambda n: Load(growth.records(256), 256, producers=n)
+        growth, "producers", points.peers, lambda n: Load(growth.records(256), 256, producers=n)
     )
     yield from _rates(
-        growth, "consumers", _PEERS, lambda n: Load(growth.records(256), 256, consumers=n)
+        growth, "consumers", points.peers, lambda n: Load(growth.records(256), 256, consumers=n)
     )
-    yield from _rates(growth, "records a message", _BATCHES, lambda n: Load(growth.records(n), n))
+    yield from _rates(
+        growth, "records a message", points.batches, lambda n: Load(growth.records(n), n)
+    )
     yield from _latencies(
-        growth, "records/s", _RATES, lambda n: Load(max(10, int(share * 2 * n)), rate=n)
+        growth, "records/s", points.rates, lambda n: Load(max(10, int(share * 2 * n)), rate=n)
     )
     yield from _latencies(
         growth,
         "producers and consumers, 5,000 records/s",
-        _PEERS,
+        points.peers,
         lambda n: Load(max(80, int(share * 10_000)), producers=n, consumers=n, rate=5000),
     )
-    yield from _backlogs(share)
-    yield from _series(growth, dsn)
+    yield from _backlogs(share, points.backlogs)
+    yield from _series(growth, points.gpus, dsn)
 
 
 def _turns(
@@ -135,11 +143,11 @@ def _latencies(
     yield ""
 
 
-def _backlogs(share: float) -> Iterator[str]:
+def _backlogs(share: float, points: Sequence[int]) -> Iterator[str]:
     yield "| records that wait | a message | payload MB | broker's MB more | above payload |"
     yield "|---|---|---|---|---|"
     for batch in (256, 1):
-        for records in _BACKLOGS:
+        for records in points:
             (run,) = bench_backlog(Load(max(batch, int(share * records)), batch), 1)
             more = (run.full_bytes - run.empty_bytes) / 1e6
             yield (
@@ -149,10 +157,10 @@ def _backlogs(share: float) -> Iterator[str]:
     yield ""
 
 
-def _series(growth: Growth, dsn: str) -> Iterator[str]:
+def _series(growth: Growth, points: Sequence[int], dsn: str) -> Iterator[str]:
     yield "| series | records | one collector, rows/s | COPY BINARY, rows/s | collector's MB |"
     yield "|---|---|---|---|---|"
-    for gpus in _GPUS:
+    for gpus in points:
         series = gpus * METRICS
         if series > growth.series:
             continue

@@ -15,7 +15,7 @@ from telemq.bench.measure import Part, Quantiles, Run
 from telemq.bench.pipeline import PipelineLoad, run_pipeline
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
-from tests.bench import bars, page, sidebyside
+from tests.bench import bars, growth, page, sidebyside
 from tests.bench.rivals import jetstream, natspipeline, wide
 from tests.bench.rivals.pushpull import PUSHPULL
 
@@ -175,3 +175,16 @@ def test_figures_survive_json(tmp_path: Path) -> None:
     """The page is made from the file of a run, not only from its memory."""
     seen = figures(**{"carry 256": carried(telemq=[1e6], beanstalkd=[1e6])})
     assert page.render(json.loads(json.dumps(seen))) == page.render(seen)
+
+
+def test_growth_is_measured_point_by_point(dsn: str) -> None:
+    """Somebody makes the tables anew; here with almost nothing."""
+    lines = list(growth.grow(growth.Growth(turns=1, share=0.0001, series=100), dsn, _POINTS))
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    heads = {"producers", "consumers", "records a message", "records/s", "records that wait"}
+    assert heads <= set(rows)
+    assert ["2"] == rows[rows.index("producers") + 1 : rows.index("consumers")]
+    assert "100" == rows[rows.index("series") + 1]
+
+
+_POINTS = growth.Points(peers=(2,), batches=(4,), backlogs=(1000,), rates=(500,), gpus=(10,))
