@@ -1,9 +1,12 @@
 """The benchmarks measure what they say: run small, and their checks can fail."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -260,6 +263,27 @@ def test_worker_that_dies_is_named() -> None:
             worker.result(30)
     finally:
         worker.close()
+
+
+def test_worker_ends_with_a_benchmark_that_is_killed() -> None:
+    """Somebody loses patience and kills it; nothing of it runs on in the background."""
+    code = (
+        "import sys, time\n"
+        "from telemq.bench.carrier import Load\n"
+        "from telemq.bench.broker import BROKER\n"
+        "from telemq.bench.measure import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = Worker('broker', BROKER.serve, Load(1))\n"
+        "    worker.receive(60)\n"
+        "    print(worker.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        worker = psutil.Process(int(bench.stdout.readline()))
+        bench.kill()
+    worker.wait(20)
+    assert not worker.is_running()
 
 
 def test_sample_of_the_benchmark_is_there() -> None:

@@ -251,7 +251,7 @@ class Worker:
     """One function in a process of its own, which it can talk to through a pipe.
 
     The function is called as ``function(pipe, *args)``; what it returns comes back with what its
-    process used. Its process ends with this one.
+    process used. Its process ends with this one, even if that is killed.
 
     Args:
         name: for the report.
@@ -268,6 +268,11 @@ class Worker:
         )
         self._process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid or 0
 
     def check(self) -> None:
         """Raise if it has ended, which it should not yet.
@@ -342,7 +347,15 @@ def count_from_here() -> None:
     _before[:] = [usage("")]
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     count_from_here()
     value = function(pipe, *args)
     after = usage(name)
