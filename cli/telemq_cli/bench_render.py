@@ -159,7 +159,7 @@ def _table(title: str, *heads: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title)
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table

@@ -34,6 +34,7 @@ from telemq.store.writer import StoredBatch, Writer
 __all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query"]
 
 _START = datetime.fromtimestamp(START_US / 1e6, UTC)
+_DAY_END = _START + timedelta(days=1) - timedelta(microseconds=1)
 _STATEMENT_S = 300.0
 _MAINTAIN_S = 3600.0
 #: Batches of one transaction while the store is filled, and their records.
@@ -71,15 +72,22 @@ SELECT timestamp, metric_name, gpu_id, device, uuid, model_name, hostname, conta
        namespace, value, labels_raw
 FROM wide WHERE uuid = %s AND timestamp >= %s AND timestamp <= %s ORDER BY timestamp
 """
+#: The series first, and then only narrow rows: what the gateway does too.
+_SERIES = """
+SELECT s.id FROM series s JOIN gpu g ON g.id = s.gpu WHERE g.uuid = %s AND s.metric_name = %s
+"""
 _MINUTES = """
-SELECT date_bin('1 minute', timestamp, '2000-01-01+00'), avg(value) FROM {source}
-WHERE uuid = %(uuid)s AND metric_name = %(metric)s
-  AND timestamp >= %(start)s AND timestamp <= %(end)s
+SELECT date_bin('1 minute', ts, '2000-01-01+00'), avg(value) FROM {source}
+WHERE series_id = ANY(%(series)s) AND ts >= %(start)s AND ts <= %(end)s GROUP BY 1 ORDER BY 1
+"""
+_WIDE_MINUTES = """
+SELECT date_bin('1 minute', timestamp, '2000-01-01+00'), avg(value) FROM wide
+WHERE uuid = %s AND metric_name = %s AND timestamp >= %s AND timestamp <= %s
 GROUP BY 1 ORDER BY 1
 """
 #: Of a store with chunks: reads only those of the window, which a view cannot say.
-_WINDOW = "telemetry_between(%(start)s, %(end)s)"
-_HAS_WINDOW = "SELECT to_regprocedure('telemetry_between(timestamptz, timestamptz)') IS NOT NULL"
+_WINDOW = "samples_between(%(start)s, %(end)s)"
+_HAS_WINDOW = "SELECT to_regprocedure('samples_between(timestamptz, timestamptz)') IS NOT NULL"
 _DISTINCT = "SELECT DISTINCT uuid FROM wide"
 _OWN_SIZE = """
 SELECT coalesce(sum(pg_table_size(c.oid) + pg_indexes_size(c.oid)), 0)::bigint
@@ -224,7 +232,7 @@ async def _ask_all(load: QueryLoad, dsn: str, runs: int, layout: str) -> list[Ru
         await pool.wait()
         async with pool.connection() as conn:
             row = await (await conn.execute(_HAS_WINDOW)).fetchone()
-        source = _WINDOW if row and row[0] else "telemetry"
+        source = _WINDOW if row and row[0] else "sample"
         own = dict(zip(QUERIES, _of_store(load, reader, pool, source), strict=True))
         wide = dict(zip(QUERIES, _of_wide(load, pool), strict=True))
         for run in range(runs):
@@ -289,6 +297,7 @@ def _of_store(
     load: QueryLoad, reader: Reader, pool: AsyncConnectionPool, source: str
 ) -> tuple[_Ask, ...]:
     start, end = _hour(load)
+    minutes = _MINUTES.replace("{source}", source).encode()
 
     async def gpu_hour(gpu: int, _metric: int) -> tuple[int, float]:
         rows, total = 0, 0.0
@@ -298,10 +307,20 @@ def _of_store(
                 total += sum(value for *_, value in chunk)
         return rows, total
 
+    async def series_day(gpu: int, metric: int) -> tuple[int, float]:
+        named = [load.fleet.gpu(gpu), load.fleet.metric(metric)]
+        async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
+            await cursor.execute(_SERIES, named)
+            series = [id for (id,) in await cursor.fetchall()]
+            wanted = {"series": series, "start": _START, "end": _DAY_END}
+            await cursor.execute(minutes, wanted)
+            rows = await cursor.fetchall()
+        return len(rows), sum(value for _, value in rows)
+
     async def gpus(_gpu: int, _metric: int) -> tuple[int, float]:
         return len(await reader.uuids()), 0.0
 
-    return gpu_hour, _series_day(load, pool, source), gpus
+    return gpu_hour, series_day, gpus
 
 
 def _of_wide(load: QueryLoad, pool: AsyncConnectionPool) -> tuple[_Ask, ...]:
@@ -313,27 +332,15 @@ def _of_wide(load: QueryLoad, pool: AsyncConnectionPool) -> tuple[_Ask, ...]:
             rows = await cursor.fetchall()
         return len(rows), sum(row[10] for row in rows)
 
+    async def series_day(gpu: int, metric: int) -> tuple[int, float]:
+        wanted = [load.fleet.gpu(gpu), load.fleet.metric(metric), _START, _DAY_END]
+        async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
+            await cursor.execute(_WIDE_MINUTES, wanted)
+            rows = await cursor.fetchall()
+        return len(rows), sum(value for _, value in rows)
+
     async def gpus(_gpu: int, _metric: int) -> tuple[int, float]:
         async with pool.connection() as conn:
             return len(await (await conn.execute(_DISTINCT)).fetchall()), 0.0
 
-    return gpu_hour, _series_day(load, pool, "wide"), gpus
-
-
-def _series_day(load: QueryLoad, pool: AsyncConnectionPool, source: str) -> _Ask:
-    query = _MINUTES.replace("{source}", source).encode()
-    end = _START + timedelta(days=1) - timedelta(microseconds=1)
-
-    async def ask(gpu: int, metric: int) -> tuple[int, float]:
-        wanted = {
-            "uuid": load.fleet.gpu(gpu),
-            "metric": load.fleet.metric(metric),
-            "start": _START,
-            "end": end,
-        }
-        async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
-            await cursor.execute(query, wanted)
-            rows = await cursor.fetchall()
-        return len(rows), sum(value for _, value in rows)
-
-    return ask
+    return gpu_hour, series_day, gpus
