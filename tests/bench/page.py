@@ -45,6 +45,8 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield f"Machine: {about['machine']}."
     yield f"Versions: {about['versions']}."
     yield f"Load of the machine before and after: {about['load']}."
+    if about["busy"]:
+        yield "**Other work had most of the machine meanwhile: these are no figures to quote.**"
     for name, reason in figures["skipped"].items():
         yield f"Not measured: {name}: {reason}."
     for name, reason in figures["failed"].items():
@@ -81,7 +83,8 @@ def _bars(figures: Figures) -> Iterator[str]:
 
 
 def _rates(title: str, group: Figures, first: str, *, of_broker: bool = False) -> Iterator[str]:
-    yield f"### {title}\n"
+    turns = max(len(seen["records_per_s"]) for seen in group.values()) if group else 0
+    yield f"### {title} ({turns} turn{'' if turns == 1 else 's'})\n"
     own = "| broker's CPU s a million | broker's peak MB " if of_broker else ""
     yield (
         f"| | records/s, median (least to greatest) | {first} against it "

@@ -165,6 +165,7 @@ class Session:
             "minutes": (time.monotonic() - self._began) / 60,
             "machine": _machine(),
             "versions": _versions(dsn),
+            "busy": load > 0.5 * (os.cpu_count() or 1),
             "load": f"{load:.1f} and {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
         }
         return {"about": about, **figures, "skipped": self.skipped, "failed": self.failed}

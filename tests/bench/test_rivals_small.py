@@ -109,9 +109,16 @@ def figures(**groups: object) -> dict[str, object]:
     """What a session gives, with some groups."""
     about = {
         "date": "2026-11-25", "mode": "quick", "minutes": 2.0, "machine": "m", "versions": "v",
-        "load": "0.1 and 2.0 on 2 cores", "rate": 5000.0,
+        "load": "0.1 and 2.0 on 2 cores", "rate": 5000.0, "busy": False,
     }  # fmt: skip
     return {"about": about, "skipped": {}, "failed": {}, **groups}
+
+
+def about_of(seen: dict[str, object]) -> dict[str, object]:
+    """What a session says of itself."""
+    about = seen["about"]
+    assert isinstance(about, dict)
+    return about
 
 
 def carried(**rates: list[float]) -> dict[str, object]:
@@ -158,6 +165,8 @@ def test_page_says_what_was_skipped_and_what_failed() -> None:
     part = page.render(seen)
     assert "Not measured: Redis Streams: no redis-server." in part
     assert "**Failed**: lossy: 10 lost." in part
+    assert "no figures to quote" not in part
+    assert "no figures to quote" in page.render({**seen, "about": {**about_of(seen), "busy": True}})
     assert "| beanstalkd | 1,000,000 (1,000,000 to 1,000,000) | 2.00 | 10.00 | 10.00 | 1 |" in part
     assert "| the same against beanstalkd | >= 0.8 | 1.1 | 2.00 | reached |" in part
 
