@@ -13,12 +13,16 @@ nox.needs_version = ">=2025.5"
 nox.options.reuse_existing_virtualenvs = True
 # CI machines have some of the Pythons, not all.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "tests", "e2e", "faults", "browser", "others", "bench", "docs"]
+nox.options.sessions = [
+    *("lint", "tests", "e2e", "faults", "browser", "others"),
+    *("chart", "bench", "docs"),
+]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: What is started as processes and killed, or drawn by a browser, has a session of its own.
-FAST = "not e2e and not faults and not browser"
+#: What is started as processes and killed, drawn by a browser, rendered or run as a container has
+#: its own session.
+FAST = "not e2e and not faults and not browser and not chart and not image"
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -41,7 +45,7 @@ def install(session: nox.Session, *groups: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, and mypy --strict over both packages, the tests and the examples."""
-    install(session, "lint", "test", "browser", "bench")
+    install(session, "lint", "test", "browser", "chart", "bench")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "src", "cli")
@@ -83,6 +87,42 @@ def browser(session: nox.Session) -> None:
         session.skip("no Chromium on the PATH; Debian: apt-get install chromium")
     install(session, "test", "browser")
     session.run("pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """The image built without a registry, and all that runs it; six minutes, so ask by name."""
+    if missing := [name for name in ("podman", "mmdebstrap") if shutil.which(name) is None]:
+        session.skip(
+            f"no {' and no '.join(missing)} on the PATH; "
+            "Debian: apt-get install podman runc netavark aardvark-dns mmdebstrap"
+        )
+    install(session, "test", "chart", "image")
+    session.install("--quiet", "uv")
+    session.run("pytest", "tests/image", "-s", "--timeout=900", *session.posargs)
+
+
+@nox.session
+def chart(session: nox.Session) -> None:
+    """The Helm chart by Helm's own engine: no cluster, no helm binary."""
+    install(session, "test", "chart")
+    session.run("python", "-m", "deploy.helm.generate", "--check")
+    session.run("pytest", "tests/chart", "-m", "chart", *session.posargs)
+    session.run("python", "-m", "tests.chart.manifests", str(session.cache_dir / "manifests"))
+    session.notify("checkov", posargs=())
+
+
+@nox.session
+def checkov(session: nox.Session) -> None:
+    """Checkov over what the session chart rendered, and the Dockerfile, without the network.
+
+    It has an environment of its own because it pins versions that the project does not want.
+    """
+    manifests = session.cache_dir / "manifests"
+    if not manifests.is_dir():
+        session.error("nothing is rendered yet: nox -s chart does it, and then runs this")
+    session.install("--quiet", "checkov==3.3.30", "pyyaml")
+    session.run("python", "tests/chart/checkov_findings.py", str(manifests))
 
 
 @nox.session

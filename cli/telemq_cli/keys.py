@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from telemq.settings import KeysSettings
 from telemq_cli.app import app
+from telemq_cli.flags import command
 from telemq_cli.outcome import outcome
 
-__all__ = ["allow", "entries", "init", "keys", "new", "revoke"]
+__all__ = ["allow", "entries", "init", "keys", "kubernetes", "new", "revoke"]
 
 keys = typer.Typer(no_args_is_help=True, help="Make keys, and say whom a broker lets in.")
 app.add_typer(keys, name="keys")
@@ -114,3 +117,29 @@ def entries(
         return 0
 
     raise typer.Exit(outcome(run))
+
+
+@command(keys, "kubernetes", KeysSettings, without={"insecure"})
+def kubernetes(
+    settings: KeysSettings,
+    broker_secret: Annotated[str, typer.Option(help="Secret of the broker's pods.")],
+    streamer_secret: Annotated[str, typer.Option(help="Secret of the streamers' pods.")],
+    collector_secret: Annotated[str, typer.Option(help="Secret of the collectors' pods.")],
+    account: Annotated[
+        Path, typer.Option(help="Directory with the pod's token, ca.crt and namespace.")
+    ] = Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+) -> int:
+    """Make the three Secrets of a chart's pods, in the pod's namespace; leave what is there.
+
+    For the chart's Job. It may be run again at any time, and completes what another began.
+    """
+    from telemq import log
+    from telemq.kubernetes import ClusterAccess, SecretNames, SecretsApi, make_key_secrets
+
+    log.configure(settings.log_level, settings.log_format, component=settings.component)
+    names = SecretNames(broker_secret, streamer_secret, collector_secret)
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{what}", "") for what in ("HOST", "PORT"))
+    api = SecretsApi(ClusterAccess(host, port, account), settings.wait_s)
+    for name, made in make_key_secrets(api, names).items():
+        typer.echo(f"{'made' if made else 'left'}: Secret {api.namespace}/{name}")
+    return 0

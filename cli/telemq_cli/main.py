@@ -19,6 +19,9 @@ from telemq_cli import keys
 from telemq_cli import top
 
 # isort: split
+from telemq_cli import health
+
+# isort: split
 from telemq_cli import dead
 
 # isort: split
@@ -27,4 +30,15 @@ from telemq_cli import sizing
 # isort: split
 from telemq_cli import bench
 
-__all__ = ["app", "bench", "dead", "journal", "keys", "reports", "services", "sizing", "top"]
+__all__ = [
+    "app",
+    "bench",
+    "dead",
+    "health",
+    "journal",
+    "keys",
+    "reports",
+    "services",
+    "sizing",
+    "top",
+]

@@ -24,6 +24,8 @@ _HEAD = """\
 # Settings
 
 Every setting has a flag and an environment variable; the flag wins.
+In Kubernetes, a value of the Helm chart sets the variable.
+A setting without one is set by the chart itself, or is of what does not run in a cluster.
 A value that is not accepted stops the start, with its name, the value and what is accepted.
 This page is printed by `telemq settings --markdown`.
 """
@@ -102,14 +104,14 @@ def settings_page() -> str:
     """Give docs/settings.md."""
     lines = [_HEAD]
     for component, infos in itertools.groupby(_sorted(), key=lambda info: info.component):
-        lines += [f"## {_title(component)}\n", "| flag | variable | accepted | default | |"]
-        lines.append("|---|---|---|---|---|")
+        lines.append(f"## {_title(component)}\n")
+        lines.append("| flag | variable | Helm value | accepted | default | |")
+        lines.append("|---|---|---|---|---|---|")
         for info in infos:
             accepted, default = _values(info)
-            shown = f"`{default}`" if default else ""
-            lines.append(
-                f"| `{info.flag}` | `{info.variable}` | {accepted} | {shown} | {info.help} |"
-            )
+            value, shown = (f"`{text}`" if text else "" for text in (info.helm_value, default))
+            cells = (f"`{info.flag}`", f"`{info.variable}`", value, accepted, shown, info.help)
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -121,7 +123,7 @@ def _sorted() -> list[SettingInfo]:
 
 
 def _title(component: str) -> str:
-    commands = {"streamer": "stream", "collector": "collect"}
+    commands = {"streamer": "stream", "collector": "collect", "keys": "keys kubernetes"}
     return f"telemq {commands.get(component, component)}" if component else "Several commands"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from telemq.settings import StoreSettings
+from telemq.settings import MigrateSettings, StoreSettings
 from telemq_cli.app import app
 from telemq_cli.flags import command
 from telemq_cli.outcome import FAILED, NOT_USABLE, complain, outcome
@@ -54,19 +54,18 @@ def verify(
     return 0 if report.complete else FAILED
 
 
-@command(app, "migrate", StoreSettings, without={"insecure"})
-def migrate(settings: StoreSettings) -> int:
+@command(app, "migrate", MigrateSettings, without={"insecure"})
+def migrate(settings: MigrateSettings) -> int:
     """Bring the database to the schema of this version; every service does so when it starts."""
-    import psycopg
-
     from telemq import log
     from telemq.store.embedded import database
     from telemq.store.migrate import migrate as migrate_store
+    from telemq.store.wait import connect
 
     log.configure("warning" if settings.log_level == "info" else settings.log_level)
     with (
         database(settings.dsn, settings.data_dir) as dsn,
-        psycopg.connect(dsn, autocommit=True) as connection,
+        connect(dsn, settings.wait_s) as connection,
     ):
         applied = migrate_store(connection)
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do")

@@ -10,7 +10,6 @@ import typer
 from telemq.sizing import Fleet, Sizing, size
 from telemq_cli.app import app
 from telemq_cli.outcome import outcome
-from telemq_cli.render import print_json
 
 __all__ = ["size_command", "sizing_table"]
 
@@ -45,6 +44,7 @@ def size_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compute what a fleet needs: processes, cores, memory, disk (docs/sizing.md)."""
+    from telemq_cli.render import print_json
 
     def run() -> int:
         needed = size(Fleet(gpus, metrics, interval_s, days, outage_s, load))

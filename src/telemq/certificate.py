@@ -27,7 +27,7 @@ from zmq.utils import z85
 
 from telemq.errors import SettingError
 
-__all__ = ["PUBLIC", "SECRET", "certificate", "check_name", "is_key", "read", "write"]
+__all__ = ["PUBLIC", "SECRET", "certificate", "check_name", "is_key", "parse", "read", "write"]
 
 #: What the names of public and secret files end in.
 PUBLIC, SECRET = ".key", ".key_secret"
@@ -85,13 +85,17 @@ def read(path: Path, flag: str, accepted: str) -> dict[str, bytes]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not a path"
         raise SettingError(flag, str(path), f"a file that can be read: {why}") from None
-    # What is too long or no text has no entries.
-    text = content.decode(errors="replace") if len(content) <= _FILE_BYTES_MAX else ""
-    found = (_LINE.fullmatch(line) for line in text.splitlines())
-    entries = {match[1]: match[2].encode() for match in found if match}
+    entries = parse(content)
     if "public-key" not in entries:
         raise SettingError(flag, str(path), accepted)
     return entries
+
+
+def parse(content: bytes) -> dict[str, bytes]:
+    """Give the entries of a certificate, whatever their sections; of what is none, none."""
+    text = content.decode(errors="replace") if len(content) <= _FILE_BYTES_MAX else ""
+    found = (_LINE.fullmatch(line) for line in text.splitlines())
+    return {match[1]: match[2].encode() for match in found if match}
 
 
 def write(path: Path, content: str, mode: int, *, replace: bool = False) -> bool:

@@ -13,6 +13,7 @@
     │   ├── SlowQueryError       a query ran into its time limit
     │   └── EmbeddedError        the embedded Postgres cannot be found or started
     ├── StreamError              a stream is asked to be what it is not
+    ├── KubernetesError          the Kubernetes API refuses or cannot be used
     ├── BusyError                an address or directory is already in use
     └── ChildError               a child process refuses to run
 
@@ -25,6 +26,7 @@ __all__ = [
     "BusyError",
     "ChildError",
     "EmbeddedError",
+    "KubernetesError",
     "LocalProtocolError",
     "ProtocolError",
     "RecordError",
@@ -102,6 +104,10 @@ class EmbeddedError(StoreError):
 
 class StreamError(TelemqError):
     """A stream already exists with another source, or is not what the caller takes it for."""
+
+
+class KubernetesError(TelemqError):
+    """The Kubernetes API refuses, or did not answer in time; what it had done before stays."""
 
 
 class BusyError(TelemqError):

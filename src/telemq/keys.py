@@ -9,7 +9,8 @@ The format of the files is in `telemq.certificate`. A broker's key directory (`-
 
 A peer has ``NAME.key`` and ``NAME.key_secret``; only the public one ever leaves its machine.
 Files appear whole or not at all (written beside, then renamed), because a running broker reads them
-whenever they change.
+whenever they change. The directory may be a volume of a Kubernetes Secret: ``broker.key`` and
+``allowed`` are then links through ``..data``, which the kubelet points to another directory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import zmq
 
@@ -35,6 +36,7 @@ __all__ = [
     "KeyPair",
     "KeyRole",
     "LinkKeys",
+    "ListState",
     "load_link_keys",
     "load_pair",
     "load_public",
@@ -42,9 +44,13 @@ __all__ = [
 ]
 
 KeyRole = Literal["producer", "consumer", "admin"]
+#: Of each file of an allow-list: name, inode, time of change in ns, size.
+ListState: TypeAlias = tuple[tuple[str, int, int, int], ...]
 _ROLES: tuple[KeyRole, ...] = ("producer", "consumer", "admin")
 #: Files in `allowed/` that are read. They are listed once a second: 10,000 take some 20 ms.
 _FILES_MAX = 10_000
+#: A list that changes faster than it can be read so often is not waited for.
+_READINGS_MAX = 5
 _ACCEPTED = f"a public key file (NAME{PUBLIC})"
 
 
@@ -207,7 +213,9 @@ class KeyDirectory:
             accepted = f"a directory made by telemq keys init: {self.allowed} is missing"
             raise SettingError("--keys", str(self.path), accepted)
         for directory in (self.path, self.allowed):
-            _check_closed(directory, "--keys", stat.S_IWOTH)
+            # The kubelet mounts Secrets with mode 0777, and read-only: nobody writes them.
+            if not _is_read_only(directory):
+                _check_closed(directory, "--keys", stat.S_IWOTH)
         return pair
 
     def allow(self, file: Path, role: str = "") -> AllowedKey:
@@ -276,7 +284,7 @@ class KeyDirectory:
                 keys[key.public] = key
         return list(keys.values()), wrong
 
-    def state(self) -> tuple[tuple[str, int, int, int], ...]:
+    def state(self) -> ListState:
         """Give what changes whenever the allow-list does: names, inodes, times and sizes.
 
         Raises:
@@ -288,6 +296,25 @@ class KeyDirectory:
                 info = (self.allowed / name).stat()
                 found.append((name, info.st_ino, info.st_mtime_ns, info.st_size))
         return tuple(found)
+
+    def read(self) -> tuple[ListState, list[AllowedKey], list[str]]:
+        """Give `state` and `entries` that belong together.
+
+        A volume of Kubernetes is swapped as a whole, and what it was is removed at once: a list
+        that is read just then may be a part of the old one, and every key that is not in it would
+        lose its sessions. So it is read again when it has changed meanwhile; what changes all the
+        time is taken as it was read last, because a key that is revoked must not stay.
+
+        Raises:
+            SettingError: the directory cannot be read.
+        """
+        state = self.state()
+        for _ in range(_READINGS_MAX):
+            keys, wrong = self.entries()
+            before, state = state, self.state()
+            if before == state:
+                break
+        return before, keys, wrong
 
     def _files(self) -> list[str]:
         try:
@@ -318,6 +345,10 @@ def _writing(path: Path, but: type[OSError] | tuple[type[OSError], ...] = ()) ->
     except OSError as error:
         accepted = f"a directory that can be written: {error.strerror}"
         raise SettingError("--dir", str(path), accepted) from None
+
+
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _check_closed(path: Path, flag: str, open_bits: int) -> None:

@@ -5,7 +5,10 @@ docs/protocol.md is the specification; the names and the order of the fields her
 ::
 
     frame 0   ["PUBLISH", session, number, id, records, key, metadata]      control, JSON
-    frame 1   payload                                                       PUBLISH and DELIVER only
+    frame 1   payload                                                       PUBLISH, DELIVER, PACK
+
+A PACK is several PUBLISHes, or several DELIVERs, in one: small messages cost a broker less by the
+dozen. It takes as many numbers as it has messages, so everything else is as if they came singly.
 
 Every message is a JSON array whose first element is its type, so decoding checks each field's kind
 and range in one pass, in C.
@@ -24,6 +27,9 @@ __all__ = [
     "CONTROL_BYTES_MAX",
     "FINAL_ERRORS",
     "INTEGER_MAX",
+    "PACKED_BYTES_MAX",
+    "PACK_BYTES_MAX",
+    "PACK_MESSAGES_MAX",
     "PUBLISH_BYTES_MAX",
     "SILENT_BEATS",
     "VERSION",
@@ -31,15 +37,19 @@ __all__ = [
     "Confirm",
     "Credit",
     "Deliver",
+    "DeliverPack",
     "Error",
     "FromBroker",
     "FromPeer",
     "Grant",
     "Hello",
     "LeaseId",
+    "Lent",
+    "Packed",
     "Payload",
     "Ping",
     "Publish",
+    "PublishPack",
     "Renew",
     "Return",
     "Role",
@@ -50,9 +60,11 @@ __all__ = [
     "decode_from_broker",
     "decode_from_peer",
     "encode",
+    "label_bytes",
+    "speaks_packs",
 ]
 
-VERSION = "1.0"
+VERSION = "1.1"
 #: Greatest integer on the wire: the greatest that every JSON implementation holds exactly.
 INTEGER_MAX = 2**53 - 1
 #: Longest control frame.
@@ -60,6 +72,9 @@ CONTROL_BYTES_MAX = 65_536
 #: Longest control frame of a PUBLISH: what is in it must fit into that of DELIVER, with the reason
 #: why it is dead, however it is escaped there.
 PUBLISH_BYTES_MAX = 16_384
+#: Most messages of a PACK, and their payloads together; a larger payload than the third travels
+#: alone, since to pack is to copy.
+PACK_MESSAGES_MAX, PACK_BYTES_MAX, PACKED_BYTES_MAX = 1000, 262_144, 16_384
 #: A side that was silent for this many heartbeats is lost.
 SILENT_BEATS = 5
 #: After one of these it makes no sense to say HELLO again without changing something.
@@ -146,6 +161,22 @@ class Publish(_Message, frozen=True):
     metadata: dict[_Key, _Key]
 
 
+class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One message of a `PublishPack`; `bytes` is its payload's length."""
+
+    id: _Id
+    records: _Positive
+    bytes: _Count
+    key: _Key
+    metadata: dict[_Key, _Key]
+
+
+class PublishPack(_Message, frozen=True, tag="PACK"):
+    """PUBLISHes numbered from `number` on; the next frame is their payloads, end to end."""
+
+    messages: Annotated[tuple[Packed, ...], Meta(min_length=1, max_length=PACK_MESSAGES_MAX)]
+
+
 class Confirm(_Message, frozen=True):
     """The PUBLISHes with these numbers are safe."""
 
@@ -172,6 +203,25 @@ class Deliver(_Message, frozen=True):
     dead: _Reason
 
 
+class Lent(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One message of a `DeliverPack`; `bytes` is its payload's length."""
+
+    lease: _Positive
+    attempt: _Positive
+    id: _Id
+    records: _Positive
+    bytes: _Count
+    key: _Key
+    metadata: dict[_Key, _Key]
+
+
+class DeliverPack(_Message, frozen=True, tag="PACK"):
+    """DELIVERs numbered from `number` on; the next frame is their payloads, end to end."""
+
+    lease_ms: _Positive
+    messages: Annotated[tuple[Lent, ...], Meta(min_length=1, max_length=PACK_MESSAGES_MAX)]
+
+
 class Settlement(msgspec.Struct, array_like=True, frozen=True):
     """What became of one lease."""
 
@@ -192,8 +242,8 @@ class Renew(_Message, frozen=True):
     leases: tuple[_Positive, ...]
 
 
-FromPeer = Hello | Ping | Bye | Want | Return | Publish | Credit | Settle | Renew
-FromBroker = Welcome | Ping | Bye | Error | Grant | Confirm | Deliver
+FromPeer = Hello | Ping | Bye | Want | Return | Publish | PublishPack | Credit | Settle | Renew
+FromBroker = Welcome | Ping | Bye | Error | Grant | Confirm | Deliver | DeliverPack
 
 _from_peer: msgspec.json.Decoder[FromPeer] = msgspec.json.Decoder(FromPeer)
 _from_broker: msgspec.json.Decoder[FromBroker] = msgspec.json.Decoder(FromBroker)
@@ -217,9 +267,8 @@ def decode_from_peer(frame: bytes | memoryview) -> FromPeer:
         message = _from_peer.decode(frame)
     except _DECODE_ERRORS as error:
         raise RemoteProtocolError("bad_message", str(error)) from error
-    if len(frame) > PUBLISH_BYTES_MAX and isinstance(message, Publish):
-        detail = f"control frame of PUBLISH over {PUBLISH_BYTES_MAX} bytes: id, key and metadata"
-        raise RemoteProtocolError("bad_message", detail)
+    if len(frame) > PUBLISH_BYTES_MAX:
+        _check_labels(message, len(frame))
     return message
 
 
@@ -233,3 +282,29 @@ def decode_from_broker(frame: bytes | memoryview) -> FromBroker:
         return _from_broker.decode(frame)
     except _DECODE_ERRORS as error:
         raise RemoteProtocolError("bad_message", str(error)) from error
+
+
+def speaks_packs(version: str) -> bool:
+    """Tell whether whoever speaks this version takes a PACK: 1.1 and later do."""
+    _, _, minor = version.partition(".")
+    return minor.isdigit() and int(minor) >= 1
+
+
+def label_bytes(id: str, key: str, metadata: dict[str, str]) -> int:
+    """Give most bytes that a message's labels can take in the control frame of a PACK."""
+    characters = len(id) + len(key)
+    for name, value in metadata.items():
+        characters += len(name) + len(value) + 6
+    # A character takes six bytes at most, when it is escaped; 100 are for the numbers.
+    return 6 * characters + 100
+
+
+def _check_labels(message: FromPeer, frame_bytes: int) -> None:
+    """Refuse a message whose labels would not fit into a DELIVER."""
+    if isinstance(message, PublishPack):
+        frame_bytes = max(len(encode(packed)) for packed in message.messages)
+    elif not isinstance(message, Publish):
+        return
+    if frame_bytes > PUBLISH_BYTES_MAX:
+        detail = f"control frame of PUBLISH over {PUBLISH_BYTES_MAX} bytes: id, key and metadata"
+        raise RemoteProtocolError("bad_message", detail)

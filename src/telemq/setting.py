@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from telemq.errors import SettingError
+from telemq.helm_values import helm_value
 
 __all__ = ["SettingInfo", "rows", "setting"]
 
@@ -56,9 +57,8 @@ class SettingInfo:
 
     @property
     def helm_value(self) -> str:
-        """The Helm value, such as ``broker.leaseS``."""
-        first, *rest = self.name.rstrip("_").split("_")
-        return ".".join([self.component or "global", first + "".join(w.title() for w in rest)])
+        """The chart's value, such as ``broker.settings.leaseS``; empty where there is none."""
+        return helm_value(self.component, self.name, self.variable)
 
     @property
     def accepted(self) -> str:

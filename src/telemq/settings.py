@@ -3,7 +3,7 @@
 A component's settings are a frozen dataclass; each field is made by `setting`, which holds its
 unit, range, default and one line of help. That one place yields the typed value that the code
 reads, the flag (``--lease-s``), the environment variable (``TELEMQ_BROKER_LEASE_S``), the Helm
-value (``broker.leaseS``) and the line in docs/settings.md.
+value (``broker.settings.leaseS``) and the line in docs/settings.md.
 
 A value is checked when the dataclass is made, so a bad one stops the start with its name, the
 value and the range. Nothing below the command line reads the environment.
@@ -20,6 +20,7 @@ from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
+from telemq.settings_once import KeysSettings, MigrateSettings
 
 __all__ = [
     "COMPONENTS",
@@ -28,6 +29,8 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "KeysSettings",
+    "MigrateSettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -312,6 +315,8 @@ COMPONENTS: tuple[type[Common], ...] = (
     ApiSettings,
     UpSettings,
     TopSettings,
+    MigrateSettings,
+    KeysSettings,
 )
 
 

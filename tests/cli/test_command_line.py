@@ -30,6 +30,8 @@ _COMMANDS = {
     "api": ["api"],
     "up": ["up"],
     "top": ["top"],
+    "migrate": ["migrate"],
+    "keys": ["keys", "kubernetes"],
     "": ["collect"],
 }
 

@@ -77,7 +77,7 @@ def test_fault_22_peer_of_another_version_is_refused_by_name() -> None:
         with PlainPeer(front, "producer") as peer:
             peer.send(["HELLO", "", 0, "2.0", "producer", "from the future"])
             error = peer.hear("ERROR")
-        assert ["version", "version '2.0' is not spoken here; 1.0 is"] == error[3:]
+        assert ["version", "version '2.0' is not spoken here; 1.1 is"] == error[3:]
         line = broker.event("peer refused")
         assert ("version", "producer") == (line["code"], line["role"])
         carry(front, back)
@@ -158,7 +158,10 @@ def test_fault_25_running_out_of_descriptors_is_survived(broker: tuple[Service, 
 
 # ---- 28: fuzz ----------------------------------------------------------------------------------
 
-KINDS = ("HELLO", "PING", "BYE", "WANT", "RETURN", "PUBLISH", "CREDIT", "SETTLE", "RENEW", "GRANT")
+KINDS = (
+    *("HELLO", "PING", "BYE", "WANT", "RETURN", "PUBLISH"),
+    *("CREDIT", "SETTLE", "RENEW", "GRANT", "PACK"),
+)
 EXTREME = st.sampled_from((0, 1, 2, -1, 2**31, 2**53 - 1, 2**53, 2**63, -(2**63), 10**30))
 odd = st.one_of(
     EXTREME, st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(),
@@ -188,6 +191,9 @@ valid = st.one_of(
         st.just("PUBLISH"), st.just("?"), st.none(), st.text(max_size=3), EXTREME, st.just(""),
         st.just({}),
     ),
+    st.tuples(st.just("PACK"), st.just("?"), st.none(), st.lists(
+        st.tuples(st.text(max_size=3), EXTREME, EXTREME, st.just(""), st.just({})), max_size=3,
+    )),
 ).map(list)  # fmt: skip
 Frame = bytes | list[object]
 talks = st.lists(st.one_of(valid, controls, st.binary(max_size=100)), min_size=1, max_size=15)
@@ -213,7 +219,7 @@ def test_fault_28_fuzz_never_breaks_a_promise_of_the_core(
     core = BrokerCore(LIMITS, b"secret")
     for n, (role, frames) in enumerate(runs):
         id = PeerId(role, b"%d" % (n % 3))  # type: ignore[arg-type]
-        for at, frame in enumerate([["HELLO", "", 0, "1.0", role, ""], *frames]):
+        for at, frame in enumerate([["HELLO", "", 0, "1.1", role, ""], *frames]):
             peer = core._peers.at(id)
             session, number = (peer.session, peer.heard + 1) if peer else ("", 0)
             try:
@@ -237,7 +243,7 @@ def test_fault_28_fuzz_over_a_socket_harms_nobody_else() -> None:
             with context.socket(zmq.DEALER) as raw:
                 raw.setsockopt(zmq.LINGER, 0)
                 raw.connect(broker.producers if role == "producer" else broker.consumers)
-                raw.send(encode(["HELLO", "", 0, "1.0", role, "fuzz"]))
+                raw.send(encode(["HELLO", "", 0, "1.1", role, "fuzz"]))
                 session = decode_session(raw)
                 for at, frame in enumerate(frames):
                     extra = [b"payload"] if has_payload else []

@@ -273,7 +273,7 @@ def test_what_is_not_understood_ends_the_session_and_is_survived() -> None:
                 return router.recv_multipart()
 
             route, hello = hear()
-            assert b'["HELLO","",0,"1.0","producer","test"]' == hello
+            assert b'["HELLO","",0,"1.1","producer","test"]' == hello
             router.send_multipart([route, b'["WELCOME","s",1,"1.0",1000,10,10]'])
             until(lambda: producer.connected, "session", lambda: producer.poll(0.01))
             router.send_multipart([route, b'["SING","s",2]'])

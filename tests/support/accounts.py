@@ -22,7 +22,7 @@ class Held:
 
     id: str
     records: int
-    size: int
+    payload: bytes
     place: int
     session: str
     number: int
@@ -32,6 +32,11 @@ class Held:
     #: It does not leave before this moment.
     due_ns: int = 0
     synced: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of its payload."""
+        return len(self.payload)
 
 
 @dataclass(eq=False)
@@ -49,3 +54,5 @@ class Seat:
     size: int = 0
     wish: Want | None = None
     leases: dict[int, Held] = field(default_factory=dict)
+    #: It said that it speaks PACK.
+    packs: bool = False

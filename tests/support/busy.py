@@ -12,8 +12,10 @@ from telemq.protocol import (
     Bye,
     Credit,
     Hello,
+    Packed,
     Ping,
     Publish,
+    PublishPack,
     Renew,
     Return,
     Role,
@@ -33,10 +35,14 @@ Step = tuple[str, int, int]
 #: which everybody is thrown out at once shows nothing.
 STEPS = (
     ("publish", "settle", "advance") * 4
+    + ("pack",) * 3
     + ("republish", "settle_any", "hello", "renew") * 2
     + ("want", "credit", "all_ping", "give_back", "end", "mislead", "offend")
 )
-_ENDS = ("bye", "lose", "gap", "garble", "over_credit", "too_large", "wrong_role", "bad_want")
+_ENDS = (
+    *("bye", "lose", "gap", "garble"),
+    *("over_credit", "too_large", "wrong_role", "bad_want", "bad_pack"),
+)
 _MISLEADING = ("stale", "stale", "stranger", "greet_wrongly", "drain")
 
 #: Small numbers: a bound that is never met is not tested.
@@ -160,6 +166,22 @@ class _Run:
         if ids:
             self._publish(b, a, ids[a % len(ids)])
 
+    def pack(self, a: int, b: int) -> None:
+        """Some new ids, at times one that is held, or one of them twice."""
+        if seat := self._rich(a):
+            packed, payload, left = [], b"", (seat.records, seat.size)
+            for n in range(1 + b % 4):
+                if not left[0]:
+                    break
+                self._ids += 1
+                held = self.witness.held[-1].id if self.witness.held else "m1"
+                id = (f"m{self._ids}", f"m{self._ids}", f"m{self._ids - 1}", held)[(a + n) % 4]
+                records, size = self._size(*left, a + n, b)
+                packed.append(Packed(id, records, size, "", {}))
+                payload += _payload(id, size)
+                left = (left[0] - records, left[1] - size)
+            self._say(seat, PublishPack(seat.session, seat.heard + 1, tuple(packed)), payload)
+
     def give_back(self, a: int, b: int) -> None:
         if seat := self._pick("producer", a):
             records, size = b % (seat.records + 1), a % (seat.size + 1)
@@ -278,6 +300,17 @@ class _Run:
             publish = Publish(seat.session, seat.heard + 1, "large", records, "", {})
             self._say(seat, publish, b"x" * size)
 
+    def bad_pack(self, a: int, b: int) -> None:
+        """Its payload is not as long as its messages, one is too large, or all cost too much."""
+        if seat := self._pick("producer", a):
+            largest = self.bounds.largest_bytes
+            sizes, extra = (((1, 1), 1), ((0, largest + 1), 0), ((1, seat.size), 0))[b % 3]
+            packed = tuple(Packed(f"p{n}", 1, size, "", {}) for n, size in enumerate(sizes))
+            if b % 3 == 2 and (seat.size > largest or not seat.size):
+                return
+            pack = PublishPack(seat.session, seat.heard + 1, packed)
+            self._say(seat, pack, b"x" * (sum(sizes) + extra))
+
     def wrong_role(self, a: int, b: int) -> None:
         if (seat := self._any(a)) and seat.id.role == "producer":
             self._say(seat, Credit(seat.session, seat.heard + 1, 1, 1))
@@ -300,17 +333,25 @@ class _Run:
         self.witness.hear(seat.id, message, payload, self.witness.now)  # type: ignore[arg-type]
 
     def _join(self, id: PeerId) -> Seat:
-        self.witness.hear(id, _hello(id.role), None, self.witness.now)
+        # Some speak PACK, some do not.
+        version = "1.1" if self._routes % 3 else "1.0"
+        self.witness.hear(id, _hello(id.role, version), None, self.witness.now)
         return self.witness.seats.get(id) or Seat(id, "", 0, 0)
 
     def _publish(self, a: int, b: int, id: str) -> None:
-        rich = [seat for seat in self._seats("producer") if seat.records]
-        if rich:
-            seat = rich[a % len(rich)]
-            largest = min(seat.size, self.bounds.largest_bytes)
-            records, size = 1 + b % min(seat.records, 5), (a + b) % (largest + 1)
+        if seat := self._rich(a):
+            records, size = self._size(seat.records, seat.size, a, b)
             publish = Publish(seat.session, seat.heard + 1, id, records, "", {})
-            self._say(seat, publish, b"x" * size)
+            self._say(seat, publish, _payload(id, size))
+
+    def _rich(self, a: int) -> Seat | None:
+        rich = [seat for seat in self._seats("producer") if seat.records]
+        return rich[a % len(rich)] if rich else None
+
+    def _size(self, records: int, size: int, a: int, b: int) -> tuple[int, int]:
+        """Of a message that so much credit is enough for."""
+        largest = min(size, self.bounds.largest_bytes)
+        return 1 + b % min(records, 5, self.bounds.largest_records), (a + b) % (largest + 1)
 
     def _settle(self, seat: Seat, leases: list[int], b: int) -> None:
         outcomes: tuple[Outcome, ...] = ("ok", "ok", "retry", "bury")
@@ -333,5 +374,10 @@ class _Run:
         return seats[a % len(seats)] if seats else None
 
 
-def _hello(role: Role) -> Hello:
-    return Hello("", 0, "1.0", role, "")
+def _hello(role: Role, version: str = "1.1") -> Hello:
+    return Hello("", 0, version, role, "")
+
+
+def _payload(id: str, size: int) -> bytes:
+    """What nobody could take for another's."""
+    return (id.encode() * size)[:size]

@@ -54,6 +54,12 @@ class Keys:
         self.allow(name)
         return keys
 
+    def peer_files(self, name: str, role: KeyRole) -> tuple[bytes, bytes]:
+        """Make a pair; gives what its public and its secret file hold."""
+        self.make(name, role)
+        secret = self.secret_file(name)
+        return secret.with_suffix(".key").read_bytes(), secret.read_bytes()
+
     def secret_file(self, name: str) -> Path:
         """Where a peer's secret key is."""
         return self._peers / f"{name}.key_secret"

@@ -56,9 +56,9 @@ class Peer:
         self.session = ""
         self.said = 0
 
-    def hello(self) -> list[Outgoing]:
+    def hello(self, version: str = "1.0") -> list[Outgoing]:
         """Say HELLO, and keep the session that WELCOME gives."""
-        out = self._scene.receive(self.id, Hello("", 0, "1.0", self.id.role, "somebody"))
+        out = self._scene.receive(self.id, Hello("", 0, version, self.id.role, "somebody"))
         for one in out:
             if isinstance(one.message, Welcome) and one.peer == self.id:
                 self.session, self.said = one.message.session, 0
@@ -116,10 +116,10 @@ class Scene:
             producer.say(Want, 1, 0, records, size_bytes)
         return producer
 
-    def consumer(self, records: int = 100, size_bytes: int = 1000) -> Peer:
-        """Make a consumer with a session that accepts this much."""
+    def consumer(self, records: int = 100, size_bytes: int = 1000, version: str = "1.0") -> Peer:
+        """Make a consumer with a session that accepts this much; one of 1.1 takes a PACK."""
         consumer = self.peer("consumer")
-        consumer.hello()
+        consumer.hello(version)
         consumer.credit(records, size_bytes)
         return consumer
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from telemq.broker import core, packing
 from telemq.broker.core import BrokerCore
 from telemq.broker.credit import Credits
 from telemq.broker.inventory import Inventory
 from telemq.broker.lease import Lease, LeaseTable
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
-from telemq.broker.peers import Consumer, PeerTable, Producer
+from telemq.broker.peers import Consumer, Peer, PeerTable, Producer
 from telemq.broker.queue import Message, ReadyQueue
-from telemq.protocol import Payload, Publish
+from telemq.protocol import Packed, Payload, Publish, PublishPack
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -164,16 +165,22 @@ def _producer_s_held_messages_are_not_counted() -> Iterator[None]:
 
 @_fault("confirms")
 def _confirm_goes_to_the_first_publisher() -> Iterator[None]:
-    publish = BrokerCore._publish
+    publish = BrokerCore._take_in
 
-    def first(self: BrokerCore, producer: Producer, message: Publish, payload: Payload) -> None:
+    def first(
+        self: BrokerCore,
+        producer: Producer,
+        message: Publish | Packed,
+        payload: Payload,
+        number: int,
+    ) -> None:
         held = self._inventory.find(message.id)
         before = (held.session, held.number) if held else None
-        publish(self, producer, message, payload)
+        publish(self, producer, message, payload, number)
         if held and before:
             held.session, held.number = before
 
-    with patch.object(BrokerCore, "_publish", first):
+    with patch.object(BrokerCore, "_take_in", first):
         yield
 
 
@@ -354,4 +361,77 @@ def _session_tokens_depend_on_the_process() -> Iterator[None]:
         init(self, b"%d" % random.getrandbits(64), heartbeat_ns, silence_ns)
 
     with patch.object(PeerTable, "__init__", own):
+        yield
+
+
+# ---- packs -------------------------------------------------------------------------------------
+
+
+@_fault("confirms")
+def _messages_of_a_pack_have_one_number() -> Iterator[None]:
+    take_in = BrokerCore._take_in
+
+    def last(
+        self: BrokerCore,
+        producer: Producer,
+        message: Publish | Packed,
+        payload: Payload,
+        number: int,
+    ) -> None:
+        number = producer.heard if isinstance(message, Packed) else number
+        take_in(self, producer, message, payload, number)
+
+    with patch.object(BrokerCore, "_take_in", last):
+        yield
+
+
+@_fault("P3")
+def _payload_of_a_pack_is_cut_in_the_wrong_order() -> Iterator[None]:
+    def parts(pack: PublishPack, payload: Payload) -> Iterator[tuple[Packed, bytes]]:
+        end = len(payload)
+        for packed in pack.messages:
+            yield packed, bytes(payload[end - packed.bytes : end])
+            end -= packed.bytes
+
+    with patch.object(packing, "_parts", parts):
+        yield
+
+
+@_fault("errors")
+def _length_of_a_pack_is_not_compared() -> Iterator[None]:
+    with patch.object(core, "unpacked", packing._parts):
+        yield
+
+
+@_fault("P1", "errors")
+def _pack_costs_its_first_message_only() -> Iterator[None]:
+    unpack = BrokerCore._unpack
+
+    def cheap(self: BrokerCore, producer: Producer, pack: PublishPack, payload: Payload) -> None:
+        first, take = pack.messages[0], Credits.take
+
+        def part(self: Credits, producer: Producer, *_: object) -> None:
+            take(self, producer, first.records, first.bytes, "published")
+
+        with patch.object(Credits, "take", part):
+            unpack(self, producer, pack, payload)
+
+    with patch.object(BrokerCore, "_unpack", cheap):
+        yield
+
+
+@_fault("packs")
+def _pack_goes_to_who_does_not_speak_it() -> Iterator[None]:
+    with patch.object(core, "speaks_packs", lambda _: True):
+        yield
+
+
+@_fault("numbers")
+def _pack_takes_one_number() -> Iterator[None]:
+    said = PeerTable.said
+
+    def once(self: PeerTable, peer: Peer, now_ns: int, numbers: int = 1) -> int:
+        return said(self, peer, now_ns)
+
+    with patch.object(PeerTable, "said", once):
         yield

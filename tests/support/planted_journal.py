@@ -18,7 +18,7 @@ from telemq.broker.journaled import JournaledCore, _Noting
 from telemq.broker.peers import Producer
 from telemq.broker.queue import Message
 from telemq.broker.recovery import Contents, read_journal
-from telemq.protocol import Payload, Publish
+from telemq.protocol import Packed, Payload, Publish
 from tests.support.disks import CrashDisk
 from tests.support.planted import Fault
 
@@ -196,20 +196,26 @@ def _retries_are_not_written() -> Iterator[None]:
 @_fault(JOURNALED_FAULTS, "confirms")
 def _confirm_at_once() -> Iterator[None]:
     add = _Noting.add
-    publish = JournaledCore._publish
+    publish = JournaledCore._take_in
 
-    def hasty(self: JournaledCore, producer: Producer, message: Publish, payload: Payload) -> None:
-        publish(self, producer, message, payload)
+    def hasty(
+        self: JournaledCore,
+        producer: Producer,
+        message: Publish | Packed,
+        payload: Payload,
+        number: int,
+    ) -> None:
+        publish(self, producer, message, payload, number)
         if held := self._inventory.find(message.id):
             self._confirm(held)
 
-    with patch.object(JournaledCore, "_publish", hasty), patch.object(_Noting, "add", add):
+    with patch.object(JournaledCore, "_take_in", hasty), patch.object(_Noting, "add", add):
         yield
 
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _duplicate_of_a_synced_message_is_confirmed_when_settled() -> Iterator[None]:
-    with patch.object(JournaledCore, "_publish", BrokerCore._publish):
+    with patch.object(JournaledCore, "_take_in", BrokerCore._take_in):
         yield
 
 

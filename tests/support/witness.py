@@ -18,17 +18,20 @@ from telemq.broker.peers import PeerId
 from telemq.broker.stats import BrokerStats, Counters
 from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
+    CONTROL_BYTES_MAX,
     SILENT_BEATS,
     Bye,
     Confirm,
     Credit,
     Deliver,
+    DeliverPack,
     Error,
     FromPeer,
     Grant,
     Hello,
     Ping,
     Publish,
+    PublishPack,
     Renew,
     Return,
     Settle,
@@ -79,6 +82,7 @@ class Witness:
         self._accepted = 0
         self._tape: list[tuple[Call, bytes]] = []
         self._confirms: list[tuple[str, int]] = []
+        self._greeted: dict[PeerId, str] = {}
         self._error = ""
         #: By address, and "HELLO" or "error": since when, and how many.
         self._offences: dict[tuple[PeerId, str], tuple[int, int]] = {}
@@ -199,6 +203,7 @@ class Witness:
         seat = self.seats.get(id)
         if isinstance(message, Hello):
             self._offends(id, "HELLO")
+            self._greeted[id] = message.version
             if seat:
                 self._end(seat)
             self._error = self._hello_error(id, message)
@@ -208,10 +213,11 @@ class Witness:
             return True
         if message.session != seat.session:
             return False
-        seat.heard += 1
+        in_order = message.number == seat.heard + 1
+        seat.heard += len(message.messages) if isinstance(message, PublishPack) else 1
         seat.heard_ns = self.now
         changes = True
-        if message.number != seat.heard:
+        if not in_order:
             self._error = "gap"
         elif isinstance(message, Bye):
             self._end(seat)
@@ -237,25 +243,11 @@ class Witness:
         return "closing" if self.draining and hello.role == "producer" else ""
 
     def _from_producer(self, seat: Seat, message: FromPeer, payload: bytes) -> str:
-        largest = self.limits.largest_records, self.limits.largest_bytes
         match message:
             case Publish(id=id, records=records):
-                size = len(payload)
-                if records > largest[0] or size > largest[1]:
-                    return "too_large"
-                if records > seat.records or size > seat.size:
-                    return "over_credit"
-                seat.records -= records
-                seat.size -= size
-                same = [h for h in self.held if h.id == id]
-                if same:
-                    same[0].session, same[0].number = seat.session, message.number
-                    if same[0].synced:
-                        self._confirms.append((seat.session, message.number))
-                else:
-                    self._accepted += 1
-                    place, number = self._accepted, message.number
-                    self.held.append(Held(id, records, size, place, seat.session, number))
+                return self._publish(seat, [(id, records, payload)], message.number)
+            case PublishPack():
+                return self._publish_pack(seat, message, payload)
             case Return(records=records, bytes=size):
                 if records > seat.records or size > seat.size:
                     return "over_credit"
@@ -267,6 +259,38 @@ class Witness:
                 pass
             case _:
                 return "role"
+        return ""
+
+    def _publish_pack(self, seat: Seat, pack: PublishPack, payload: bytes) -> str:
+        singles, at = [], 0
+        for one in pack.messages:
+            if one.records > self.limits.largest_records or one.bytes > self.limits.largest_bytes:
+                return "too_large"
+            singles.append((one.id, one.records, payload[at : at + one.bytes]))
+            at += one.bytes
+        return self._publish(seat, singles, pack.number) if at == len(payload) else "bad_message"
+
+    def _publish(self, seat: Seat, singles: list[tuple[str, int, bytes]], number: int) -> str:
+        """One message, or those of a pack: all of them or none."""
+        largest = self.limits.largest_records, self.limits.largest_bytes
+        if any(records > largest[0] or len(part) > largest[1] for _, records, part in singles):
+            return "too_large"
+        records = sum(records for _, records, _ in singles)
+        size = sum(len(part) for _, _, part in singles)
+        if records > seat.records or size > seat.size:
+            return "over_credit"
+        seat.records -= records
+        seat.size -= size
+        for id, count, part in singles:
+            same = [h for h in self.held if h.id == id]
+            if same:
+                same[0].session, same[0].number = seat.session, number
+                if same[0].synced:
+                    self._confirms.append((seat.session, number))
+            else:
+                self._accepted += 1
+                self.held.append(Held(id, count, part, self._accepted, seat.session, number))
+            number += 1
         return ""
 
     def _want(self, seat: Seat, want: Want) -> str:
@@ -336,6 +360,7 @@ class Witness:
             promised(not out, "P11", f"{out} answers what was over")
             promised(_facts(before) == _facts(self.core.stats()), "P11", "what was over counts")
         self._tape.append((call, _spelt(out)))
+        delivered: list[tuple[Seat, Deliver, bytes]] = []
         for one in out:
             if not isinstance(one.message, Welcome | Error):
                 seat = self.seats.get(one.peer)
@@ -344,7 +369,11 @@ class Witness:
                 promised(one.message.number == seat.said + 1, "numbers", "a number was left out")
                 seat.said += 1
                 seat.said_ns = self.now
+                delivered += self._delivered(seat, one)
             self._on_answer(one, id, pings)
+        # Packs to several consumers overlap in time; the leases say in which order they were made.
+        for seat, deliver, payload in sorted(delivered, key=lambda each: each[1].lease):
+            self._on_deliver(seat, deliver, payload)
         promised(not self._error, "errors", f"no {self._error} was sent")
         promised(not self._confirms, "confirms", f"none for {self._confirms}")
         self._check()
@@ -362,20 +391,39 @@ class Witness:
                 known = [*self.left, *(s.session for s in self.seats.values())]
                 promised(session not in known, "P4", "a session's token was used before")
                 self._offences.pop((out.peer, "error"), None)
-                self.seats[out.peer] = Seat(out.peer, session, self.now, self.now)
+                packs = self._greeted[out.peer] == "1.1"
+                self.seats[out.peer] = Seat(out.peer, session, self.now, self.now, packs=packs)
             case Confirm(session=session, numbers=numbers):
                 for number in numbers:
                     ours = (session, number) in self._confirms
                     promised(ours, "confirms", f"{number} of {session} is not safe")
                     self._confirms.remove((session, number))
-            case Deliver() as deliver:
-                self._on_deliver(self.seats[out.peer], deliver, len(out.payload or b""))
             case Grant() as grant:
                 self._on_grant(self.seats[out.peer], grant)
             case Ping():
                 promised(pings, "errors", "a PING that was not due")
 
-    def _on_deliver(self, seat: Seat, deliver: Deliver, size: int) -> None:
+    def _delivered(self, seat: Seat, out: Outgoing) -> list[tuple[Seat, Deliver, bytes]]:
+        """Give the deliveries in a message, as if they had come singly."""
+        payload = bytes(out.payload or b"")
+        if isinstance(out.message, Deliver):
+            return [(seat, out.message, payload)]
+        if not isinstance(out.message, DeliverPack):
+            return []
+        pack, parts, at = out.message, [], 0
+        promised(seat.packs, "packs", "a PACK for a peer that does not speak it")
+        promised(len(encode(pack)) <= CONTROL_BYTES_MAX, "packs", "its control frame is too long")
+        for number, one in enumerate(pack.messages, pack.number):
+            part = payload[at : at + one.bytes]
+            at += one.bytes
+            about = (one.attempt, one.id, one.records, one.key, one.metadata, "")
+            single = Deliver(pack.session, number, one.lease, pack.lease_ms, *about)
+            parts.append((seat, single, part))
+        promised(at == len(payload), "packs", "its payload is not as long as its messages")
+        seat.said += len(pack.messages) - 1
+        return parts
+
+    def _on_deliver(self, seat: Seat, deliver: Deliver, payload: bytes) -> None:
         held = next((h for h in self.held if h.id == deliver.id), None)
         if held is None:
             raise AssertionError(f"P2: {deliver.id} is delivered, but not held")
@@ -394,7 +442,8 @@ class Witness:
         promised(in_limit, "P6", f"{held.id} is delivered a time too often")
         promised(held.tries == deliver.attempt, "P6", "attempts are miscounted")
         promised(held.dead == bool(deliver.dead), "P6", "dead too early or too late")
-        promised((held.records, held.size) == (deliver.records, size), "P3", "it has changed")
+        same = (held.records, held.payload) == (deliver.records, payload)
+        promised(same, "P3", "it has changed")
         held.lease = deliver.lease
         seat.leases[deliver.lease] = held
         self.leases[deliver.lease] = seat, self.now + self.limits.lease_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ def _delivery(**changed: Any) -> Delivery:
         attempt=1,
         dead="",
     )
-    return dataclasses.replace(delivery, **changed)
+    return msgspec.structs.replace(delivery, **changed)
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from telemq.protocol import (
     CONTROL_BYTES_MAX,
     FINAL_ERRORS,
     INTEGER_MAX,
+    PACK_BYTES_MAX,
+    PACK_MESSAGES_MAX,
+    PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
     SILENT_BEATS,
     VERSION,
@@ -24,14 +27,18 @@ from telemq.protocol import (
     Confirm,
     Credit,
     Deliver,
+    DeliverPack,
     Error,
     FromBroker,
     FromPeer,
     Grant,
     Hello,
     LeaseId,
+    Lent,
+    Packed,
     Ping,
     Publish,
+    PublishPack,
     Renew,
     Return,
     Settle,
@@ -41,6 +48,8 @@ from telemq.protocol import (
     decode_from_broker,
     decode_from_peer,
     encode,
+    label_bytes,
+    speaks_packs,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +74,9 @@ from_peer = st.one_of(
     st.builds(Want, text, count, count, count, count, count),
     st.builds(Return, text, count, count, count),
     st.builds(Publish, text, count, name, positive, text, metadata),
+    st.builds(PublishPack, text, count, st.lists(
+        st.builds(Packed, name, positive, count, text, metadata), min_size=1, max_size=4
+    ).map(tuple)),
     st.builds(Credit, text, count, count, count),
     st.builds(Settle, text, count, settlements),
     st.builds(Renew, text, count, numbers),
@@ -75,10 +87,14 @@ from_broker = st.one_of(
     st.builds(Error, text, count, text, text),
     st.builds(Grant, text, count, count, count),
     st.builds(Confirm, text, count, numbers),
+    st.builds(DeliverPack, text, count, positive, st.lists(
+        st.builds(Lent, positive, positive, name, positive, count, text, metadata),
+        min_size=1, max_size=4,
+    ).map(tuple)),
     st.builds(
         Deliver, text, count, positive, positive, positive, name, positive, text, metadata, text
     ),
-)
+)  # fmt: skip
 
 
 @given(from_peer)
@@ -185,24 +201,30 @@ def test_settlement_needs_no_reason() -> None:
 
 #: Fields that stand for `s`, `n` and the numbers that are fixed.
 _FIRST = ("session", "number")
-_LISTS = {"number, ...": "numbers", "lease, ...": "leases", "lease, outcome, reason": "settlements"}
+_LISTS = {
+    "number, ...": "numbers",
+    "lease, ...": "leases",
+    "lease, outcome, reason": "settlements",
+    "id, records, bytes, key, metadata": "messages",
+    "lease, attempt, id, records, bytes, key, metadata": "messages",
+}
 
 
-def _documented() -> dict[str, tuple[str, ...]]:
+def _documented() -> set[tuple[str, ...]]:
     """Messages of the tables in the document, with the names of their fields."""
-    found = {}
+    found = set()
     for row in re.findall(r'^\| (?:peer|broker|both) \| `\["([A-Z]+)", (.*?)\]`', DOCUMENT, re.M):
         kind, fields = row
         for listed, field in _LISTS.items():
             fields = fields.replace(f"[[{listed}], ...]", field).replace(f"[{listed}]", field)
-        found[kind] = (*_FIRST, *fields.split(", ")[2:])
+        found.add((kind, *_FIRST, *fields.split(", ")[2:]))
     return found
 
 
 def test_document_and_code_have_the_same_messages_and_fields_in_the_same_order() -> None:
     """Somebody changes one of the two."""
     code = {
-        kind.__struct_config__.tag: kind.__struct_fields__
+        (kind.__struct_config__.tag, *kind.__struct_fields__)
         for kind in {*get_args(FromPeer), *get_args(FromBroker)}
     }
     assert _documented() == code
@@ -213,7 +235,8 @@ def test_document_says_who_sends_what() -> None:
     for kind in {*get_args(FromPeer), *get_args(FromBroker)}:
         ways = (kind in get_args(FromPeer), kind in get_args(FromBroker))
         sender = {(True, True): "both", (True, False): "peer", (False, True): "broker"}[ways]
-        assert re.search(rf'^\| {sender} \| `\["{kind.__name__.upper()}"', DOCUMENT, re.M)
+        tag = kind.__struct_config__.tag
+        assert re.search(rf'^\| {sender} \| `\["{tag}"', DOCUMENT, re.M)
 
 
 def test_document_and_code_have_the_same_error_codes() -> None:
@@ -245,6 +268,39 @@ def test_document_and_code_have_the_same_numbers() -> None:
         fields = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         assert most == fields[field].max_length
     assert "the reason (at most 1,000 characters)" in DOCUMENT
+    assert f"At most {PACK_MESSAGES_MAX:,} messages, and 256 KiB of payload" in DOCUMENT
+    assert 256 * 1024 == PACK_BYTES_MAX
+    assert "more than 16 KiB of payload travels alone" in DOCUMENT
+    assert 16 * 1024 == PACKED_BYTES_MAX
+
+
+@given(st.lists(st.tuples(name, text, metadata), min_size=1, max_size=5))
+def test_label_bytes_is_never_less_than_a_line_of_a_pack_takes(
+    labels: list[tuple[str, str, dict[str, str]]],
+) -> None:
+    """A pack is filled up to the limit of a control frame: it must not go beyond."""
+    most = INTEGER_MAX
+    lent = tuple(Lent(most, most, id, most, most, key, about) for id, key, about in labels)
+    pack = DeliverPack("s" * 16, most, most, lent)
+    bounds = sum(label_bytes(id, key, about) for id, key, about in labels)
+    assert len(encode(pack)) <= 100 + bounds
+
+
+@pytest.mark.parametrize(("version", "packs"), [
+    ("1.1", True), ("1.10", True), ("1.0", False), ("1", False), ("1.x", False), ("1.-1", False),
+])  # fmt: skip
+def test_only_a_minor_version_from_one_on_speaks_packs(version: str, packs: bool) -> None:
+    """Old peers and new ones at one broker, while a fleet is upgraded."""
+    assert packs == speaks_packs(version)
+
+
+def test_line_of_a_pack_is_as_short_as_a_publish_must_be() -> None:
+    """It has to fit into a DELIVER with a long reason, if it becomes a dead letter."""
+    long = Packed("i", 1, 0, "", {"k" * 500 + str(n): "v" * 510 for n in range(20)})
+    with pytest.raises(RemoteProtocolError, match="control frame of PUBLISH over 16384 bytes"):
+        decode_from_peer(encode(PublishPack("s", 1, (long,))))
+    short = tuple(Packed("i" * 500, 1, 0, "", {}) for _ in range(100))
+    assert PublishPack("s", 1, short) == decode_from_peer(encode(PublishPack("s", 1, short)))
 
 
 def test_longest_publish_fits_into_a_deliver_with_the_longest_reason() -> None:

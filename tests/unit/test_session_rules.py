@@ -9,7 +9,7 @@ from telemq.protocol import Bye, Error, FromBroker, Grant, Hello, Ping, Welcome
 
 MS = 10**6
 SECOND = 1000 * MS
-HELLO = [Reconnect(), Transmit(Hello("", 0, "1.0", "producer", "me"))]
+HELLO = [Reconnect(), Transmit(Hello("", 0, "1.1", "producer", "me"))]
 WELCOME = Welcome("s", 1, "1.0", 1000, 10, 100)
 
 

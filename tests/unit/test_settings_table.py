@@ -22,7 +22,7 @@ from telemq.settings import (
 def test_a_row_yields_flag_variable_and_helm_value() -> None:
     """Somebody looks for the same setting in a shell, in a pod and in a values file."""
     info = next(i for i in table() if i.component == "broker" and i.name == "lease_s")
-    assert ("--lease-s", "TELEMQ_BROKER_LEASE_S", "broker.leaseS") == (
+    assert ("--lease-s", "TELEMQ_BROKER_LEASE_S", "broker.settings.leaseS") == (
         info.flag,
         info.variable,
         info.helm_value,

@@ -41,6 +41,7 @@ from telemq.broker.credit import Credits
 from telemq.broker.inventory import Inventory
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
+from telemq.broker.packing import deliveries, unpacked
 from telemq.broker.peers import Consumer, Outgoing, Peer, PeerId, PeerTable, Producer
 from telemq.broker.queue import Message
 from telemq.broker.stats import BrokerStats, Counters, PeerStats
@@ -55,15 +56,18 @@ from telemq.protocol import (
     FromPeer,
     Grant,
     Hello,
+    Packed,
     Payload,
     Ping,
     Publish,
+    PublishPack,
     Renew,
     Return,
     Role,
     Settle,
     Want,
     Welcome,
+    speaks_packs,
 )
 
 __all__ = ["BrokerCore", "Outgoing"]
@@ -222,7 +226,8 @@ class BrokerCore:
             raise RemoteProtocolError("full", f"{self.limits.peers_max} peers are the limit")
         if self._draining and hello.role == "producer":
             raise RemoteProtocolError("closing", "the broker is draining")
-        peer = self._peers.open(id, hello.name, self._now)
+        packs = speaks_packs(hello.version)
+        peer = self._peers.open(id, hello.name, self._now, packs=packs)
         self._counters.sessions += 1
         self._offenders.forgive(id)
         welcome = Welcome(
@@ -247,7 +252,8 @@ class BrokerCore:
             raise RemoteProtocolError(
                 "gap", f"number {message.number} came where {peer.heard + 1} was next"
             )
-        self._peers.heard(peer, self._now)
+        numbers = len(message.messages) if isinstance(message, PublishPack) else 1
+        self._peers.heard(peer, self._now, numbers)
         if isinstance(message, Bye):
             self._end(peer, "its consumer left")
         elif isinstance(peer, Producer):
@@ -279,55 +285,51 @@ class BrokerCore:
         match message:
             case Publish():
                 self._publish(producer, message, b"" if payload is None else payload)
+            case PublishPack():
+                self._unpack(producer, message, b"" if payload is None else payload)
             case Want():
-                self._want(producer, message)
+                self._credits.want(producer, message)
             case Return():
-                self._take_credit(producer, message.records, message.bytes, "returned")
+                self._credits.take(producer, message.records, message.bytes, "returned")
             case Ping():
                 pass
             case _:
                 raise _wrong_role(producer, message)
 
-    def _want(self, producer: Producer, want: Want) -> None:
-        if not (want.least_records or want.most_records):
-            producer.wish = None
-            self._credits.wishes(producer)
-            return
-        if not (
-            1 <= want.least_records <= min(want.most_records, self.limits.largest_records)
-            and want.least_bytes <= min(want.most_bytes, self.limits.largest_bytes)
-        ):
-            raise RemoteProtocolError(
-                "bad_message",
-                f"WANT must have least_records from 1 to {self.limits.largest_records} and "
-                f"least_bytes up to {self.limits.largest_bytes}, and neither above its most",
-            )
-        producer.wish = want
-        self._credits.wishes(producer)
-
-    def _take_credit(self, producer: Producer, records: int, size_bytes: int, how: str) -> None:
-        if records > producer.credit_records or size_bytes > producer.credit_bytes:
-            raise RemoteProtocolError(
-                "over_credit",
-                f"{how} {records} records and {size_bytes} bytes, but had credit for "
-                f"{producer.credit_records} and {producer.credit_bytes}",
-            )
-        self._credits.spend(producer, records, size_bytes)
-
     def _publish(self, producer: Producer, publish: Publish, payload: Payload) -> None:
-        size_bytes = len(payload)
-        if publish.records > self.limits.largest_records or size_bytes > self.limits.largest_bytes:
+        self._check_size(publish.records, len(payload))
+        self._credits.take(producer, publish.records, len(payload), "published")
+        self._take_in(producer, publish, payload, publish.number)
+
+    def _unpack(self, producer: Producer, pack: PublishPack, payload: Payload) -> None:
+        """Take in a pack, whole or not at all."""
+        self._check_size(
+            max(packed.records for packed in pack.messages),
+            max(packed.bytes for packed in pack.messages),
+        )
+        parts = unpacked(pack, payload)
+        records = sum(packed.records for packed in pack.messages)
+        self._credits.take(producer, records, len(payload), "published")
+        for number, (packed, part) in enumerate(parts, pack.number):
+            self._take_in(producer, packed, part, number)
+
+    def _check_size(self, records: int, size_bytes: int) -> None:
+        if records > self.limits.largest_records or size_bytes > self.limits.largest_bytes:
             raise RemoteProtocolError(
                 "too_large",
-                f"{publish.records} records and {size_bytes} bytes; the limits are "
+                f"{records} records and {size_bytes} bytes; the limits are "
                 f"{self.limits.largest_records} and {self.limits.largest_bytes}",
             )
-        self._take_credit(producer, publish.records, size_bytes, "published")
+
+    def _take_in(
+        self, producer: Producer, publish: Publish | Packed, payload: Payload, number: int
+    ) -> None:
+        """Queue a message that is paid for, unless one with its id is held."""
         if held := self._inventory.find(publish.id):
             self._counters.duplicates += 1
             self._peers.let_go(held.session, held.records)
             producer.hold(held.records)
-            held.session, held.number = producer.session, publish.number
+            held.session, held.number = producer.session, number
             return
         self._place += 1
         producer.accept(publish.records)
@@ -335,14 +337,14 @@ class BrokerCore:
             Message(
                 publish.id,
                 publish.records,
-                size_bytes,
+                len(payload),
                 publish.key,
                 publish.metadata,
                 payload,
-                place=self._place,
-                arrived_ns=self._now,
-                session=producer.session,
-                number=publish.number,
+                self._place,
+                self._now,
+                producer.session,
+                number,
             )
         )
 
@@ -376,7 +378,8 @@ class BrokerCore:
             for part in _parts(numbers):
                 self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
         self._confirms.clear()
-        self._deliver()
+        lease_ms = max(1, self.limits.lease_ns // 1_000_000)
+        self._out += deliveries(self._inventory.deliver(self._now), self._number, lease_ms)
         if not (self._draining or self._stalled):
             held = self._inventory
             for producer, records, size_bytes in self._credits.grant(held.records, held.size_bytes):
@@ -384,15 +387,8 @@ class BrokerCore:
                 self._out.append(Outgoing(producer.id, grant))
         return self._take()
 
-    def _deliver(self) -> None:
-        lease_ms = max(1, self.limits.lease_ns // 1_000_000)
-        for lease in self._inventory.deliver(self._now):
-            consumer, message = lease.consumer, lease.message
-            deliver = lease.deliver(self._number(consumer), lease_ms)
-            self._out.append(Outgoing(consumer.id, deliver, message.payload))
-
-    def _number(self, peer: Peer) -> int:
-        return self._peers.said(peer, self._now)
+    def _number(self, peer: Peer, numbers: int = 1) -> int:
+        return self._peers.said(peer, self._now, numbers)
 
     def _take(self) -> list[Outgoing]:
         out, self._out = self._out, []

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Producer
+from telemq.errors import RemoteProtocolError
+from telemq.protocol import Want
 
 __all__ = ["Credits"]
 
@@ -48,6 +50,40 @@ class Credits:
     def waiting(self) -> int:
         """Producers whose credit does not cover their next message."""
         return len(self._stuck)
+
+    def want(self, producer: Producer, want: Want) -> None:
+        """Take note of what a producer says that it wants.
+
+        Raises:
+            RemoteProtocolError: it could never be granted.
+        """
+        limits = self._limits
+        ends = not (want.least_records or want.most_records)
+        if not ends and not (
+            1 <= want.least_records <= min(want.most_records, limits.largest_records)
+            and want.least_bytes <= min(want.most_bytes, limits.largest_bytes)
+        ):
+            raise RemoteProtocolError(
+                "bad_message",
+                f"WANT must have least_records from 1 to {limits.largest_records} and "
+                f"least_bytes up to {limits.largest_bytes}, and neither above its most",
+            )
+        producer.wish = None if ends else want
+        self.wishes(producer)
+
+    def take(self, producer: Producer, records: int, size_bytes: int, how: str) -> None:
+        """Take credit from a producer that says it has spent it or gives it back.
+
+        Raises:
+            RemoteProtocolError: it has not that much.
+        """
+        if records > producer.credit_records or size_bytes > producer.credit_bytes:
+            raise RemoteProtocolError(
+                "over_credit",
+                f"{how} {records} records and {size_bytes} bytes, but had credit for "
+                f"{producer.credit_records} and {producer.credit_bytes}",
+            )
+        self.spend(producer, records, size_bytes)
 
     def wishes(self, producer: Producer) -> None:
         """Take note of a new or ended wish."""

@@ -19,7 +19,7 @@ from telemq.broker.admission import DENIALS, Admission
 from telemq.broker.peers import PeerId
 from telemq.broker.zap import ZapHandler
 from telemq.errors import SettingError
-from telemq.keys import AllowedKey, KeyDirectory
+from telemq.keys import AllowedKey, KeyDirectory, ListState
 from telemq.log import Seldom, get
 from telemq.protocol import Role
 
@@ -63,9 +63,8 @@ class Door:
         self._pair = keys.own_pair()
         self._log = get()
         self._seldom = Seldom()
-        # Before the list: a change in between is seen the next time.
-        self._state = keys.state()
-        self._admission = Admission(self._entries())
+        self._state, entries = self._read()
+        self._admission = Admission(entries)
         self._zap = ZapHandler(context, self._admission.user_of)
         self._monitors: dict[zmq.Socket[bytes], Role] = {}
         self._guarded: list[zmq.Socket[bytes]] = []
@@ -114,10 +113,10 @@ class Door:
             return []
         self._reread_ns = now_ns + _REREAD_NS
         try:
-            state = self._keys.state()
-            if state == self._state:
+            if self._keys.state() == self._state:
                 return []
-            gone = self._admission.replace(self._entries())
+            state, entries = self._read()
+            gone = self._admission.replace(entries)
         except SettingError as error:
             # The list stays as it was: a directory that fails is no reason to end a whole fleet.
             self._say("allow-list cannot be read", now_ns, detail=str(error))
@@ -135,11 +134,11 @@ class Door:
         for router in self._guarded:
             router.disable_monitor()
 
-    def _entries(self) -> list[AllowedKey]:
-        entries, wrong = self._keys.entries()
+    def _read(self) -> tuple[ListState, list[AllowedKey]]:
+        state, entries, wrong = self._keys.read()
         for detail in wrong[:10]:
             self._log.warning("key file not used", detail=detail)
-        return entries
+        return state, entries
 
     def _take_events(self, monitor: zmq.Socket[bytes], role: Role, now_ns: int) -> None:
         with contextlib.suppress(zmq.Again):

@@ -21,7 +21,7 @@ from telemq.broker.lease import Lease
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer, Producer
 from telemq.broker.queue import Message
-from telemq.protocol import Payload, Publish, Settlement
+from telemq.protocol import Packed, Payload, Publish, Settlement
 
 __all__ = ["JournaledCore"]
 
@@ -75,8 +75,10 @@ class JournaledCore(BrokerCore):
         """Tell how many messages that are held would be lost with this process."""
         return len(self._noting.unsynced)
 
-    def _publish(self, producer: Producer, publish: Publish, payload: Payload) -> None:
-        super()._publish(producer, publish, payload)
+    def _take_in(
+        self, producer: Producer, publish: Publish | Packed, payload: Payload, number: int
+    ) -> None:
+        super()._take_in(producer, publish, payload, number)
         held = self._inventory.find(publish.id)
         if held is not None and held.place <= self._synced:
             self._confirm(held)

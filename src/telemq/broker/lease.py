@@ -9,11 +9,12 @@ order of ending, and the earliest end is the first entry: no heap is needed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from telemq.broker.queue import Message
-from telemq.protocol import Deliver, LeaseId
+from telemq.protocol import Deliver, LeaseId, Lent
 
 if TYPE_CHECKING:
     from telemq.broker.peers import Consumer
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "LeaseTable"]
 
 
-@dataclass(slots=True, eq=False)
-class Lease:
-    """One delivery that is not settled.
+class Lease(msgspec.Struct, eq=False):
+    """One delivery that is not settled; a struct, since thousands are made a second.
 
     Attributes:
         id: the lease's number.
@@ -36,6 +36,19 @@ class Lease:
     message: Message
     consumer: Consumer
     until_ns: int
+
+    def lent(self) -> Lent:
+        """Give its line in a PACK; it must not be a dead letter."""
+        message = self.message
+        return Lent(
+            self.id,
+            message.attempt,
+            message.id,
+            message.records,
+            message.size_bytes,
+            message.key,
+            message.metadata,
+        )
 
     def deliver(self, number: int, lease_ms: int) -> Deliver:
         """Give the DELIVER for it, as the session's n-th message."""

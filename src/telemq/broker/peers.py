@@ -64,6 +64,7 @@ class Peer:
         said_ns: when the last message to it went.
         began_ns: when the session began.
         place: which session of this broker it is, from 1.
+        packs: it takes a PACK.
     """
 
     id: PeerId
@@ -75,6 +76,7 @@ class Peer:
     said_ns: int
     began_ns: int
     place: int
+    packs: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +107,8 @@ class Producer(Peer):
         """Count a message that was taken from it into the queue."""
         self.accepted_messages += 1
         self.accepted_records += records
-        self.hold(records)
+        self.held_messages += 1
+        self.held_records += records
 
     def hold(self, records: int) -> None:
         """Count a message in the queue whose confirm goes to it."""
@@ -182,7 +185,7 @@ class PeerTable:
     def __len__(self) -> int:
         return len(self._by_heard)
 
-    def open(self, id: PeerId, name: str, now_ns: int) -> Peer:
+    def open(self, id: PeerId, name: str, now_ns: int, *, packs: bool) -> Peer:
         """Begin a session; there must be none at that address."""
         self._opened += 1
         token = hashlib.blake2b(
@@ -199,6 +202,7 @@ class PeerTable:
             said_ns=now_ns,
             began_ns=now_ns,
             place=self._opened,
+            packs=packs,
         )
         self._by_heard[id] = self._by_said[id] = self._by_session[token] = peer
         return peer
@@ -223,18 +227,19 @@ class PeerTable:
             peer.held_records -= records
         return peer is not None
 
-    def heard(self, peer: Peer, now_ns: int) -> None:
-        """Note that a message came."""
-        peer.heard += 1
+    def heard(self, peer: Peer, now_ns: int, numbers: int = 1) -> None:
+        """Note that a message came, or a pack of so many."""
+        peer.heard += numbers
         peer.heard_ns = now_ns
         self._by_heard.move_to_end(peer.id)
 
-    def said(self, peer: Peer, now_ns: int) -> int:
-        """Note that a message goes, and give its number."""
-        peer.said += 1
+    def said(self, peer: Peer, now_ns: int, numbers: int = 1) -> int:
+        """Note that a message goes, or a pack of so many, and give its number, or the first."""
+        first = peer.said + 1
+        peer.said += numbers
         peer.said_ns = now_ns
         self._by_said.move_to_end(peer.id)
-        return peer.said
+        return first
 
     def silent(self, now_ns: int) -> list[Peer]:
         """List the peers that are lost by now."""

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from telemq.client.session import Command, Delivery, Lost, Session, Transmit
-from telemq.protocol import Credit, Deliver, FromBroker, Payload, Renew, Settle, Settlement, Welcome
+from telemq.protocol import (
+    Credit,
+    Deliver,
+    DeliverPack,
+    FromBroker,
+    Payload,
+    Renew,
+    Settle,
+    Settlement,
+    Welcome,
+)
 
 __all__ = ["ConsumerCore", "ConsumerStats"]
 
@@ -74,8 +84,36 @@ class ConsumerCore:
                 )
                 self._held[message.lease] = delivery
                 return [delivery]
+            case DeliverPack():
+                return self._unpack(message, b"" if payload is None else payload, now_ns)
             case _:
                 return []
+
+    def _unpack(self, pack: DeliverPack, payload: Payload, now_ns: int) -> list[Command]:
+        session, lease_ms, held, at = pack.session, pack.lease_ms, self._held, 0
+        if sum([lent.bytes for lent in pack.messages]) != len(payload):
+            had = self.session.token
+            self.session.turned_away("the broker sent a PACK whose payload is not whole", now_ns)
+            return self._lose(had)
+        deliveries: list[Command] = []
+        for lent in pack.messages:
+            # A copy: a view would keep the whole pack in memory for as long as one is held.
+            part = bytes(payload[at : at + lent.bytes])
+            at += lent.bytes
+            delivery = held[lent.lease] = Delivery(
+                session,
+                lent.lease,
+                lease_ms,
+                lent.id,
+                lent.records,
+                lent.key,
+                lent.metadata,
+                part,
+                lent.attempt,
+                "",
+            )
+            deliveries.append(delivery)
+        return deliveries
 
     def settle(
         self,

@@ -18,6 +18,7 @@ import zmq
 
 from telemq.client.consumer import ConsumerCore, ConsumerStats
 from telemq.client.handshake import Handshake, use_keys
+from telemq.client.payload import send_payload
 from telemq.client.producer import ProducerCore, ProducerStats
 from telemq.client.session import Command, Confirmed, Delivery, Lost, Reconnect, Transmit
 from telemq.clock import monotonic_ns
@@ -30,7 +31,9 @@ __all__ = ["ConsumerLink", "ProducerLink"]
 
 #: Messages taken in by one `poll` before the owner has its turn.
 _BURST = 1000
-#: A payload from here on is handed over without a copy; below, the bookkeeping costs more.
+#: int, because or-ing flag enums costs more than the rest of a call.
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+#: A payload from here on is received without a copy; below, the bookkeeping costs more.
 _COPY_BYTES_MAX = 32_768
 #: How long `close` waits for BYE and the last SETTLE to leave.
 _LINGER_MS = 500
@@ -146,13 +149,13 @@ class _Link:
             if link is None:
                 return
             try:
-                control = link.recv(zmq.NOBLOCK)
+                frame = link.recv(_NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            payload: Payload | None = None
-            while link.getsockopt(zmq.RCVMORE):
-                frame = link.recv(copy=False)
-                payload = frame.buffer if len(frame.buffer) > _COPY_BYTES_MAX else frame.bytes
+            control, payload = frame.bytes, None
+            while frame.more:
+                frame = link.recv(_NOBLOCK, copy=False)
+                payload = frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes
             self._run(self._receive(control, payload))
 
     def _receive(self, control: bytes, payload: Payload | None) -> list[Command]:
@@ -183,12 +186,10 @@ class _Link:
             return
         control = encode(command.message)
         if command.payload is None:
-            self._socket.send(control, zmq.NOBLOCK)
+            self._socket.send(control, _NOBLOCK)
             return
-        self._socket.send(control, zmq.NOBLOCK | zmq.SNDMORE)
-        self._socket.send(
-            command.payload, zmq.NOBLOCK, copy=len(command.payload) <= _COPY_BYTES_MAX
-        )
+        self._socket.send(control, _NOBLOCK | _SNDMORE)
+        send_payload(self._socket, command.payload)
 
     def _reconnect(self) -> None:
         self._disconnect(0)
@@ -288,14 +289,13 @@ class ProducerLink(_Link):
     ) -> None:
         """Hand over a message; it is sent when there is credit and kept until it is confirmed.
 
+        Small messages are sent together: at the next `poll`, or once enough of them wait.
+
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.
         """
-        self._run(
-            self._core.publish(
-                id, records, payload, key=key, metadata=metadata or {}, now_ns=monotonic_ns()
-            )
-        )
+        if self._core.keep(id, records, payload, key=key, metadata=metadata or {}):
+            self._run(self._core.flush(monotonic_ns()))
 
     def forget(self, id: str) -> None:
         """Drop a message that somebody else sees to now."""

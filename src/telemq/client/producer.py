@@ -10,40 +10,49 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+import msgspec
+
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.protocol import (
+    CONTROL_BYTES_MAX,
     INTEGER_MAX,
+    PACK_BYTES_MAX,
+    PACK_MESSAGES_MAX,
+    PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
     Confirm,
     FromBroker,
     Grant,
+    Packed,
     Payload,
     Publish,
+    PublishPack,
     Return,
     Want,
     Welcome,
     encode,
+    label_bytes,
 )
 
 __all__ = ["ProducerCore", "ProducerStats"]
 
 #: Credit that was not used for this long goes back; docs/protocol.md, Producers.
 _IDLE_NS = 100_000_000
-#: Characters of id, key and metadata up to which a PUBLISH is not too long, however many bytes
-#: each takes (six at most); looking closer costs as much as sending it.
-_LABEL_CHARACTERS = 1000
+#: Bytes that wait for a flush from which on it is time for one: as many as make a broker's thread
+#: idle while the kernel copies.
+_FLUSH_BYTES = 131_072
 #: As long as any session and number.
 _ANY_SESSION = "0" * 64
 
 
-@dataclass(slots=True, eq=False)
-class _Outbound:
+class _Outbound(msgspec.Struct, eq=False, gc=False):
     id: str
     records: int
     key: str
     metadata: dict[str, str]
     payload: Payload
+    label_bytes: int  # at most, of its line in a PACK
     number: int = 0  # of its PUBLISH in this session; 0 while it waits
 
 
@@ -93,6 +102,7 @@ class ProducerCore:
         self._wishes = False
         self._used_ns = 0
         self._sessions = 0
+        self._fresh_bytes = 0
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -113,19 +123,36 @@ class ProducerCore:
         """Take over a message until it is confirmed; it is sent as soon as there is credit.
 
         Raises:
+            LocalProtocolError: see `keep`.
+        """
+        self.keep(id, records, payload, key=key, metadata=metadata)
+        return self.flush(now_ns)
+
+    def keep(
+        self, id: str, records: int, payload: Payload, *, key: str, metadata: dict[str, str]
+    ) -> bool:
+        """Take over a message until it is confirmed; it is sent at the next `flush` or `advance`.
+
+        Returns:
+            Whether it is time to flush: what waits fills a pack, or this message is a large one.
+
+        Raises:
             LocalProtocolError: that id is kept already, or the message, or its labels, are larger
                 than the broker takes; nothing was changed.
         """
         if id in self._ids:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
-        outbound = _Outbound(id, records, key, metadata, payload)
-        _check_labels(outbound)
+        size_bytes = len(payload)
+        outbound = _Outbound(id, records, key, metadata, payload, label_bytes(id, key, metadata))
+        if outbound.label_bytes > PUBLISH_BYTES_MAX // 2:
+            _check_labels(outbound)
         self._check_size(outbound)
         self._ids[id] = outbound
         self._waiting.append(outbound)
         self._records += records
-        self._bytes += len(payload)
-        return self._flush(now_ns)
+        self._bytes += size_bytes
+        self._fresh_bytes += size_bytes + outbound.label_bytes
+        return self._fresh_bytes >= _FLUSH_BYTES or size_bytes > PACKED_BYTES_MAX
 
     def forget(self, id: str) -> None:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
@@ -157,10 +184,10 @@ class ProducerCore:
                 self._credit_bytes += message.bytes
                 self._used_ns = now_ns
             case Confirm():
-                return [Confirmed(self._confirm(message.numbers)), *self._flush(now_ns)]
+                return [Confirmed(self._confirm(message.numbers)), *self.flush(now_ns)]
             case _:
                 return []
-        return self._flush(now_ns)
+        return self.flush(now_ns)
 
     def advance(self, now_ns: int) -> list[Command]:
         """Let time pass: heartbeats, reconnects, and credit that was not used goes back."""
@@ -170,6 +197,8 @@ class ProducerCore:
             self._unsend()
         if self._idle_end_ns() is not None and now_ns >= self._used_ns + _IDLE_NS:
             commands += self._give_back(now_ns)
+        if self._fresh_bytes:
+            commands += self.flush(now_ns)
         return commands
 
     def next_deadline_ns(self) -> int | None:
@@ -217,27 +246,54 @@ class ProducerCore:
         self._records -= outbound.records
         self._bytes -= len(outbound.payload)
 
-    def _flush(self, now_ns: int) -> list[Command]:
+    def flush(self, now_ns: int) -> list[Command]:
+        """Send what waits, as far as credit goes; small messages together."""
         commands: list[Command] = []
+        self._fresh_bytes = 0
         if not self.session.token:
             return commands
         while self._waiting:
-            head = self._waiting[0]
-            commands += self._want(head, now_ns)
-            size_bytes = len(head.payload)
-            if head.records > self._credit_records or size_bytes > self._credit_bytes:
+            commands += self._want(self._waiting[0], now_ns)
+            batch = self._next_batch()
+            if not batch:
                 break
-            self._waiting.popleft()
-            self._credit_records -= head.records
-            self._credit_bytes -= size_bytes
             self._used_ns = now_ns
-            number = head.number = self.session.number(now_ns)
-            self._sent[number] = head
-            publish = Publish(
-                self.session.token, number, head.id, head.records, head.key, head.metadata
-            )
-            commands.append(Transmit(publish, head.payload))
+            number = self.session.number(now_ns, len(batch))
+            for at, outbound in enumerate(batch, number):
+                outbound.number = at
+                self._sent[at] = outbound
+            commands.append(_transmit(self.session.token, number, batch))
         return commands
+
+    def _next_batch(self) -> list[_Outbound]:
+        """Take from what waits what may be sent next in one message, and its credit.
+
+        What the wish does not cover, or is too large to be copied, is sent alone.
+        """
+        waiting, batch = self._waiting, list[_Outbound]()
+        most = PACK_MESSAGES_MAX if self.session.packs else 1
+        size_bytes, labels = 0, 100
+        while waiting and len(batch) < most:
+            head = waiting[0]
+            head_bytes = len(head.payload)
+            if head.records > self._credit_records or head_bytes > self._credit_bytes:
+                break
+            size_bytes += head_bytes
+            labels += head.label_bytes
+            if (
+                head_bytes > PACKED_BYTES_MAX
+                or size_bytes > PACK_BYTES_MAX
+                or labels > CONTROL_BYTES_MAX
+                or head.records > self._least_records
+                or head_bytes > self._least_bytes
+            ):
+                if batch:
+                    break
+                most = 1
+            batch.append(waiting.popleft())
+            self._credit_records -= head.records
+            self._credit_bytes -= head_bytes
+        return batch
 
     def _want(self, head: _Outbound, now_ns: int) -> list[Command]:
         """Say what is wanted, if that is new: enough for the next message.
@@ -302,14 +358,20 @@ class ProducerCore:
             )
 
 
+def _transmit(token: str, number: int, batch: list[_Outbound]) -> Transmit:
+    head = batch[0]
+    if len(batch) == 1:
+        publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
+        return Transmit(publish, head.payload)
+    packed = tuple([Packed(o.id, o.records, len(o.payload), o.key, o.metadata) for o in batch])
+    return Transmit(PublishPack(token, number, packed), b"".join([o.payload for o in batch]))
+
+
 def _is_half(need: int, least: int) -> bool:
     return need < least and 2 * need <= least
 
 
 def _check_labels(outbound: _Outbound) -> None:
-    labels = [outbound.id, outbound.key, *outbound.metadata, *outbound.metadata.values()]
-    if sum(map(len, labels)) + len(labels) <= _LABEL_CHARACTERS:
-        return
     publish = Publish(
         _ANY_SESSION, INTEGER_MAX, outbound.id, INTEGER_MAX, outbound.key, outbound.metadata
     )

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
 from telemq.broker.stats import BrokerStatus
 from telemq.errors import SettingError
+from telemq.probe import ADDRESS, ops_url
 
 __all__ = ["BROKERS_MAX", "Reading", "parse_urls", "read_all"]
 
@@ -22,7 +22,7 @@ BROKERS_MAX = 64
 #: A document of 8,192 peers has 3 MB.
 _BYTES_MAX = 32 * 2**20
 _CHUNK_BYTES = 65_536
-_ACCEPTED = "http://host:port, or several of these separated by commas"
+_ACCEPTED = f"{ADDRESS}, or several of these separated by commas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,7 @@ def parse_urls(text: str) -> list[str]:
     """
     urls: dict[str, None] = {}
     for word in filter(None, (word.strip() for word in text.split(","))):
-        try:
-            parts = urlsplit(word if "://" in word else f"http://{word}")
-            port = parts.port
-        except ValueError:
-            raise SettingError("--broker", word, _ACCEPTED) from None
-        odd = parts.username or parts.query or parts.fragment or parts.path not in ("", "/")
-        if parts.scheme != "http" or not parts.hostname or port is None or odd:
-            raise SettingError("--broker", word, _ACCEPTED)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        urls[f"http://{host}:{port}"] = None
+        urls[ops_url("--broker", word, _ACCEPTED)] = None
     if not 1 <= len(urls) <= BROKERS_MAX:
         raise SettingError("--broker", text, f"{_ACCEPTED}; at most {BROKERS_MAX}")
     return list(urls)

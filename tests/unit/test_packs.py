@@ -1,0 +1,317 @@
+"""PACKs: small messages that travel together, at the broker and at both kinds of peer."""
+
+from __future__ import annotations
+
+import pytest
+
+from telemq.broker.core import Outgoing
+from telemq.client.consumer import ConsumerCore
+from telemq.client.producer import ProducerCore
+from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
+from telemq.protocol import (
+    PACK_BYTES_MAX,
+    PACK_MESSAGES_MAX,
+    PACKED_BYTES_MAX,
+    Confirm,
+    Credit,
+    Deliver,
+    DeliverPack,
+    Error,
+    FromPeer,
+    Grant,
+    LeaseId,
+    Lent,
+    Packed,
+    Payload,
+    Ping,
+    Publish,
+    PublishPack,
+    Settle,
+    Settlement,
+    Want,
+    Welcome,
+)
+from tests.support.peers import Peer, Scene
+
+BIG = 2**30
+
+
+def pack(*ids: str, size: int = 1) -> tuple[Packed, ...]:
+    return tuple(Packed(id, 1, size, "", {}) for id in ids)
+
+
+def lent(lease: int, id: str, size: int = 1, attempt: int = 1) -> Lent:
+    return Lent(LeaseId(lease), attempt, id, 1, size, "", {})
+
+
+def roomy() -> tuple[Scene, Peer, Peer]:
+    """A broker with room for everything, a producer with credit, a consumer that is full."""
+    scene = Scene(
+        capacity_records=10_000, capacity_bytes=BIG, message_bytes_max=BIG,
+        credit_records_max=5000, credit_bytes_max=BIG,
+    )  # fmt: skip
+    producer = scene.peer("producer")
+    producer.hello()
+    producer.say(Want, 3000, 2**24, 3000, 2**24)
+    return scene, producer, scene.consumer(0, 0, "1.1")
+
+
+# ---- the broker --------------------------------------------------------------------------------
+
+
+def test_pack_is_taken_in_and_confirmed_message_by_message() -> None:
+    """A streamer with single records."""
+    _, producer, consumer = roomy()
+    producer.say(PublishPack, pack("a", "b", "c"), payload=b"xyz")
+    producer.said += 2
+    assert [
+        Outgoing(
+            consumer.id,
+            DeliverPack(consumer.session, 2, 30_000, (lent(1, "a"), lent(2, "b"), lent(3, "c"))),
+            b"xyz",
+        )
+    ] == consumer.credit(100, 1000)
+    # WANT was number 1; a pack takes as many numbers as it has messages.
+    out = consumer.say(Settle, (Settlement(1, "ok"), Settlement(3, "ok")))
+    assert (2, 4) == _confirmed(out)
+    assert [] == producer.say(Ping)
+
+
+def test_pack_with_one_id_twice_queues_it_once() -> None:
+    """A faulty producer; the confirm has the number of the later one."""
+    scene, producer, consumer = roomy()
+    producer.say(PublishPack, pack("a", "a"), payload=b"xy")
+    assert 1 == scene.core.stats().counters.duplicates
+    (deliver,) = _to(consumer, consumer.credit(100, 1000))
+    assert isinstance(deliver.message, Deliver)
+    assert b"x" == deliver.payload
+    assert (3,) == _confirmed(consumer.settle(1))
+
+
+@pytest.mark.parametrize(
+    ("messages", "payload", "code"),
+    [
+        (pack("a", "b"), b"x", "bad_message"),
+        (pack("a", "b"), b"xyz", "bad_message"),
+        ((*pack("a"), Packed("b", 3000, 0, "", {})), b"x", "over_credit"),
+        ((*pack("a"), Packed("b", 10_001, 0, "", {})), b"x", "too_large"),
+    ],
+)
+def test_pack_that_is_wrong_is_taken_in_not_at_all(
+    messages: tuple[Packed, ...], payload: bytes, code: str
+) -> None:
+    """A client in another language, while it is being written."""
+    scene, producer, _ = roomy()
+    (error,) = producer.say(PublishPack, messages, payload=payload)
+    assert isinstance(error.message, Error)
+    assert code == error.message.code
+    stats = scene.core.stats()
+    assert (0, 0, 0) == (stats.counters.accepted, stats.granted_records, stats.producers)
+
+
+def test_peer_of_version_1_0_gets_its_messages_one_by_one() -> None:
+    """A collector that is upgraded after its broker."""
+    scene, producer, _ = roomy()
+    old = scene.consumer(0, 0, "1.0")
+    producer.say(PublishPack, pack("a", "b"), payload=b"xy")
+    out = old.credit(100, 1000)
+    assert [(2, "a", b"x"), (3, "b", b"y")] == [
+        (one.message.number, one.message.id, one.payload)
+        for one in out
+        if isinstance(one.message, Deliver)
+    ]
+
+
+def test_large_message_and_dead_letter_travel_alone_and_in_order() -> None:
+    """A stream of single records with a batch among them; a letter that nobody could store."""
+    _, producer, consumer = roomy()
+    sizes = {"a": 1, "b": 1, "large": PACKED_BYTES_MAX + 1, "c": 1, "d": 1}
+    for id, size in sizes.items():
+        producer.say(Publish, id, 1, "", {}, payload=b"x" * size)
+    out = consumer.credit(100, BIG)
+    assert [
+        (2, ["a", "b"]), (4, ["large"]), (5, ["c", "d"]),
+    ] == [(one.message.number, _ids(one)) for one in out]  # fmt: skip
+    (dead,) = _to(consumer, consumer.say(Settle, (Settlement(1, "bury", "why"),)))
+    assert isinstance(dead.message, Deliver)
+    assert "why" == dead.message.dead
+
+
+def test_pack_has_limits() -> None:
+    """Thousands of messages wait when a collector comes back."""
+    _, producer, consumer = roomy()
+    for n in range(PACK_MESSAGES_MAX + 10):
+        producer.say(Publish, f"{n}", 1, "", {}, payload=b"")
+    for n in range(20):
+        producer.say(Publish, f"b{n}", 1, "", {}, payload=b"x" * PACKED_BYTES_MAX)
+    for n in range(50):
+        producer.say(Publish, f"m{n}", 1, "", {"k": "v" * 500}, payload=b"")
+    out = consumer.credit(5000, BIG)
+    counts = [len(_ids(one)) for one in out]
+    assert PACK_MESSAGES_MAX + 80 == sum(counts)
+    assert max(counts) <= PACK_MESSAGES_MAX
+    assert max(len(one.payload or b"") for one in out) <= PACK_BYTES_MAX
+    assert len(counts) >= 5
+
+
+def test_each_consumer_gets_a_pack_of_its_own() -> None:
+    """Collectors compete for what is there, in turn."""
+    scene, producer, first = roomy()
+    second = scene.consumer(0, 0, "1.1")
+    for peer in (first, second):
+        assert [] == peer.credit(2, 100)
+    said = producer.say(PublishPack, pack("a", "b", "c", "d"), payload=b"wxyz")
+    out = [*_to(first, said), *_to(second, said)]
+    assert {first.id: (["a", "c"], b"wy"), second.id: (["b", "d"], b"xz")} == {
+        one.peer: (_ids(one), one.payload) for one in out
+    }
+
+
+def _confirmed(out: list[Outgoing]) -> tuple[int, ...]:
+    (confirm,) = [one.message for one in out if isinstance(one.message, Confirm)]
+    return confirm.numbers
+
+
+def _to(peer: Peer, out: list[Outgoing]) -> list[Outgoing]:
+    return [one for one in out if one.peer == peer.id]
+
+
+def _ids(out: Outgoing) -> list[str]:
+    if isinstance(out.message, DeliverPack):
+        return [one.id for one in out.message.messages]
+    assert isinstance(out.message, Deliver)
+    return [out.message.id]
+
+
+# ---- a producer --------------------------------------------------------------------------------
+
+
+def said(commands: list[Command]) -> list[tuple[FromPeer, Payload | None]]:
+    return [(c.message, c.payload) for c in commands if isinstance(c, Transmit)]
+
+
+def producer_core(version: str = "1.1") -> ProducerCore:
+    """A producer that was granted room for twenty messages of ten bytes."""
+    core = ProducerCore("me", window_records=5000, window_bytes=BIG, seed=1)
+    core.advance(0)
+    core.receive(Welcome("s", 1, version, 1000, 5000, BIG), 0)
+    return core
+
+
+def keep(core: ProducerCore, *ids: str, size: int = 10) -> bool:
+    full = False
+    for id in ids:
+        full = core.keep(id, 1, id.encode().ljust(size, b"."), key="", metadata={})
+    return full
+
+
+def test_what_was_kept_is_sent_together_as_far_as_credit_goes() -> None:
+    """A streamer publishes some records, and then polls."""
+    core = producer_core()
+    assert not keep(core, "a", "b", "c")
+    assert [(Want("s", 1, 1, 10, 5000, BIG), None)] == said(core.advance(0))
+    assert [
+        (PublishPack("s", 2, pack("a", "b", size=10)), b"a.........b........."),
+    ] == said(core.receive(Grant("s", 2, 2, 100), 0))  # fmt: skip
+    assert [(Publish("s", 4, "c", 1, "", {}), b"c.........")] == said(
+        core.receive(Grant("s", 3, 1, 10), 0)
+    )
+    assert [Confirmed(["b", "c"])] == core.receive(Confirm("s", 4, (3, 4)), 0)
+    assert 1 == core.stats().sent_messages
+
+
+def test_broker_of_version_1_0_gets_no_pack() -> None:
+    """Streamers are upgraded before their broker."""
+    core = producer_core("1.0")
+    keep(core, "a", "b")
+    core.advance(0)
+    sent = said(core.receive(Grant("s", 2, 10, 100), 0))
+    assert [Publish("s", 2, "a", 1, "", {}), Publish("s", 3, "b", 1, "", {})] == [
+        m for m, _ in sent
+    ]
+
+
+def test_pack_that_was_not_confirmed_is_published_again() -> None:
+    """The broker was killed."""
+    core = producer_core()
+    keep(core, "a", "b")
+    core.advance(0)
+    core.receive(Grant("s", 2, 10, 100), 0)
+    core.receive(Error("s", 0, "gap", ""), 0)
+    now = core.next_deadline_ns() or 0
+    assert isinstance(core.advance(now)[0], Reconnect)
+    core.receive(Welcome("t", 1, "1.1", 1000, 5000, BIG), now)
+    assert [(PublishPack("t", 2, pack("a", "b", size=10)), b"a.........b.........")] == said(
+        core.receive(Grant("t", 2, 10, 100), now)
+    )
+
+
+def test_large_message_is_sent_at_once_and_alone() -> None:
+    """A batch of a usual size: to pack it is to copy it."""
+    core = producer_core()
+    assert keep(core, "large", size=PACKED_BYTES_MAX + 1)
+    core.flush(0)
+    core.receive(Grant("s", 2, 100, 2**20), 0)
+    keep(core, "a", "b")
+    assert keep(core, "larger", size=PACKED_BYTES_MAX + 1)
+    kinds = [type(message) for message, _ in said(core.flush(0))]
+    assert [Want, PublishPack, Want, Publish] == kinds
+
+
+def test_messages_fill_a_pack_and_no_more() -> None:
+    """A backlog after an outage."""
+    core = producer_core()
+    full = [keep(core, f"{n}", size=100) for n in range(2500)]
+    assert any(full)
+    core.flush(0)
+    sent = said(core.receive(Grant("s", 2, 5000, 2**24), 0))
+    counts = [len(m.messages) for m, _ in sent if isinstance(m, PublishPack)]
+    assert 2500 == sum(counts)
+    assert max(counts) <= PACK_MESSAGES_MAX
+    assert core.stats().waiting_messages == 0
+
+
+def test_message_without_a_payload_is_sent_too() -> None:
+    """An empty message has labels to carry."""
+    core = producer_core()
+    core.keep("e", 1, b"", key="", metadata={})
+    assert [(Want("s", 1, 1, 0, 5000, BIG), None)] == said(core.advance(0))
+
+
+# ---- a consumer --------------------------------------------------------------------------------
+
+
+def consumer_core() -> ConsumerCore:
+    core = ConsumerCore("me", credit_records=100, credit_bytes=1000, seed=1)
+    core.advance(0)
+    assert [Transmit(Credit("s", 1, 100, 1000))] == core.receive(
+        Welcome("s", 1, "1.1", 1000, 50, 500), None, 0
+    )
+    return core
+
+
+def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
+    """A collector gets single records."""
+    core = consumer_core()
+    message = DeliverPack("s", 2, 30_000, (lent(7, "a", 2), lent(8, "b", 0), lent(9, "c", 1, 3)))
+    first, second, third = core.receive(message, memoryview(b"xyz"), 0)
+    assert isinstance(first, Delivery)
+    assert isinstance(second, Delivery)
+    assert isinstance(third, Delivery)
+    assert [("a", b"xy", 1, 30_000), ("b", b"", 1, 30_000), ("c", b"z", 3, 30_000)] == [
+        (d.id, d.payload, d.attempt, d.lease_ms) for d in (first, second, third)
+    ]
+    assert 3 == core.stats().held_messages
+    assert [Transmit(Settle("s", 2, (Settlement(8, "ok"),)))] == core.settle([second], "ok", "", 0)
+    assert [] == core.receive(Ping("s", 5), None, 0)
+    assert "s" == core.session.token
+
+
+@pytest.mark.parametrize("payload", [None, b"x", b"xyz"])
+def test_pack_whose_payload_is_not_whole_ends_the_session(payload: bytes | None) -> None:
+    """A broker of another make: to guess where a message ends would be to make up records."""
+    core = consumer_core()
+    message = DeliverPack("s", 2, 30_000, (lent(7, "a"), lent(8, "b")))
+    assert [] == core.receive(message, payload, 0)
+    assert "" == core.session.token
+    assert "not whole" in core.session.fault
