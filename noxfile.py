@@ -45,7 +45,7 @@ def install(session: nox.Session, *groups: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, and mypy --strict over both packages, the tests and the examples."""
-    install(session, "lint", "test", "browser", "chart")
+    install(session, "lint", "test", "browser", "chart", "bench")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "src", "cli")
@@ -55,7 +55,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything but whole pipelines and browsers, on the running Python, with coverage."""
-    install(session, "test")
+    install(session, "test", "bench")
     session.run("pytest", "-m", FAST, "--cov", "--cov-report=term:skip-covered", *session.posargs)
 
 
@@ -127,10 +127,13 @@ def checkov(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, small, to see that they work; ``telemq bench`` itself takes the figures."""
-    install(session, "test")
-    session.run("telemq", "bench", "broker", "--records", "200000", "--runs", "1")
-    session.run("telemq", "bench", "pipeline", "--records", "50000", "--runs", "1")
+    """Beside the rivals, small, to see that it works; ``-- --full`` takes the figures.
+
+    ``nox -s bench -- --full --json docs/performance.json --page docs/performance.md`` makes the
+    page. Redis and beanstalkd are measured where Debian's packages are.
+    """
+    install(session, "test", "bench")
+    session.run("python", "-m", "tests.bench.sidebyside", *session.posargs)
 
 
 @nox.session

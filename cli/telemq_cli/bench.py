@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from telemq_cli import bench_render as render
 from telemq_cli.app import app
 from telemq_cli.outcome import outcome
 
-if TYPE_CHECKING:
-    from telemq.bench.measure import Run
-    from telemq.bench.peers import PeerRun
-
-__all__ = ["bench", "broker", "peers", "pipeline"]
+__all__ = ["backlog", "bench", "broker", "ingest", "latency", "peers", "pipeline", "query"]
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what this machine can do.")
 app.add_typer(bench, name="bench")
 
 Records = Annotated[int, typer.Option(min=1, help="Records a run.")]
 Batch = Annotated[int, typer.Option(min=1, max=65_536, help="Records a message.")]
+Bytes = Annotated[int, typer.Option(min=1, max=65_536, help="Bytes a record.")]
 Runs = Annotated[int, typer.Option(min=1, max=1000, help="Runs of each subject, turn by turn.")]
 Count = Annotated[int, typer.Option(min=1, max=64, help="Processes.")]
+Gpus = Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs, of ten series each.")]
 Json = Annotated[bool, typer.Option("--json", help="Print every run as JSON.")]
+Dsn = Annotated[
+    str,
+    typer.Option(
+        envvar="TELEMQ_DSN",
+        show_default=False,
+        help="Postgres where databases may be made; default: one of its own.",
+    ),
+]
 
 
 @bench.command()
@@ -34,7 +41,7 @@ def broker(
     *,
     records: Records = 5_000_000,
     batch_records: Batch = 256,
-    record_bytes: Annotated[int, typer.Option(min=1, max=65_536, help="Bytes a record.")] = 400,
+    record_bytes: Bytes = 400,
     producers: Count = 1,
     consumers: Count = 1,
     runs: Runs = 3,
@@ -47,13 +54,82 @@ def broker(
     as_json: Json = False,
 ) -> None:
     """Carry records through a broker, beside libzmq's own proxy, which promises nothing."""
-    from telemq.bench.broker import BrokerLoad, bench_broker, bench_curve
+    from telemq.bench.broker import bench_broker, bench_curve
+    from telemq.bench.carrier import Load
 
-    load = BrokerLoad(records, batch_records, record_bytes, producers, consumers)
+    load = Load(records, batch_records, record_bytes, producers, consumers)
 
     def measure() -> int:
         measured = bench_curve(load, runs) if curve else bench_broker(load, runs, journal=journal)
-        return _report(measured, as_json)
+        return render.report(measured, as_json)
+
+    raise typer.Exit(outcome(measure))
+
+
+@bench.command()
+def latency(
+    *,
+    rate: Annotated[float, typer.Option(min=1, max=1e6, help="Records a second.")] = 5000.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Length of a run.")] = 10.0,
+    record_bytes: Bytes = 400,
+    runs: Runs = 3,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Beside a broker with a journal instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send single records at a given rate: how long until delivery, and until the confirm."""
+    from telemq.bench.broker import bench_broker
+    from telemq.bench.carrier import Load
+
+    load = Load(max(1, int(rate * seconds)), record_bytes=record_bytes, rate=rate)
+
+    def measure() -> int:
+        return render.report_latency(bench_broker(load, runs, journal=journal), rate, as_json)
+
+    raise typer.Exit(outcome(measure))
+
+
+@bench.command()
+def backlog(
+    *,
+    records: Records = 1_000_000,
+    batch_records: Batch = 256,
+    record_bytes: Bytes = 400,
+    runs: Runs = 1,
+    as_json: Json = False,
+) -> None:
+    """Let records wait in a broker: its memory beside what is in them."""
+    from telemq.bench.backlog import bench_backlog
+    from telemq.bench.carrier import Load
+
+    load = Load(records, batch_records, record_bytes)
+    raise typer.Exit(outcome(lambda: render.report_backlog(bench_backlog(load, runs), as_json)))
+
+
+@bench.command()
+def ingest(
+    *,
+    records: Records = 2_000_000,
+    batch_records: Batch = 1000,
+    gpus: Gpus = 248,
+    collectors: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=64, help="Processes; again for another subject. [default: 1, 2]"),
+    ] = None,
+    runs: Runs = 3,
+    dsn: Dsn = "",
+    as_json: Json = False,
+) -> None:
+    """Store prepared batches that wait in a queue, beside a bare COPY of the same rows."""
+    from telemq.bench.fleet import Fleet
+    from telemq.bench.ingest import IngestLoad, bench_ingest
+
+    load = IngestLoad(records, batch_records, Fleet(gpus), tuple(collectors or (1, 2)))
+
+    def measure() -> int:
+        with _server(dsn) as server:
+            return render.report(bench_ingest(load, server, runs), as_json)
 
     raise typer.Exit(outcome(measure))
 
@@ -67,29 +143,46 @@ def pipeline(
     streamers: Count = 1,
     collectors: Count = 1,
     runs: Runs = 3,
-    dsn: Annotated[
-        str,
-        typer.Option(
-            envvar="TELEMQ_DSN",
-            show_default=False,
-            help="Postgres where databases may be made; default: one of its own.",
-        ),
-    ] = "",
+    dsn: Dsn = "",
     as_json: Json = False,
 ) -> None:
     """Carry a CSV's rows into Postgres, beside a bare COPY of the same rows."""
     from telemq.bench.pipeline import PipelineLoad, bench_pipeline
     from telemq.sources.csv_replay import bundled_sample
-    from telemq.store.embedded import database
 
     load = PipelineLoad(csv or bundled_sample(), records, batch_records, streamers, collectors)
 
     def measure() -> int:
-        with (
-            TemporaryDirectory(prefix="telemq-bench-") as scratch,
-            database(dsn, scratch) as server,
-        ):
-            return _report(bench_pipeline(load, server, runs), as_json)
+        with _server(dsn) as server:
+            return render.report(bench_pipeline(load, server, runs), as_json)
+
+    raise typer.Exit(outcome(measure))
+
+
+@bench.command()
+def query(
+    *,
+    samples: Annotated[int, typer.Option(min=1, help="Samples stored.")] = 2_000_000,
+    gpus: Gpus = 248,
+    interval_s: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Between two samples of a series.")
+    ] = 10.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at a time.")] = 4,
+    questions: Annotated[int, typer.Option(min=1, help="Of each kind, in each run.")] = 100,
+    runs: Runs = 3,
+    dsn: Dsn = "",
+    as_json: Json = False,
+) -> None:
+    """Ask for telemetry, beside the wide table of text that people make first."""
+    from telemq.bench.fleet import Fleet
+    from telemq.bench.postgres import scratch_database
+    from telemq.bench.query import QueryLoad, bench_query
+
+    load = QueryLoad(samples, Fleet(gpus, interval_s), concurrency, questions)
+
+    def measure() -> int:
+        with _server(dsn) as server, scratch_database(server) as scratch:
+            return render.report_query(bench_query(load, scratch, runs), as_json)
 
     raise typer.Exit(outcome(measure))
 
@@ -107,70 +200,13 @@ def peers(
     from telemq.bench.peers import PeerLoad, bench_peers
 
     load = PeerLoad(producers, consumers, batch_records, seconds)
-    raise typer.Exit(outcome(lambda: _show_peers(bench_peers(load), as_json)))
+    raise typer.Exit(outcome(lambda: render.show_peers(bench_peers(load), as_json)))
 
 
-def _show_peers(run: PeerRun, as_json: bool) -> int:
-    from dataclasses import asdict
+@contextlib.contextmanager
+def _server(dsn: str) -> Iterator[str]:
+    """Yield the DSN of a server where databases may be made: the one given, or one of its own."""
+    from telemq.store.embedded import database
 
-    if as_json:
-        typer.echo(json.dumps(asdict(run)))
-        return 0
-    empty, idle, peak = (size / 1e6 for size in run.broker_bytes)
-    least, mean, most, deviation = run.shares
-    typer.echo(f"all peers had a session after {run.connected_s:.1f} s")
-    typer.echo(f"{run.records_per_s:,.0f} records/s confirmed, {run.lost} sessions lost")
-    typer.echo(
-        f"records of each producer: {least:,} to {most:,}, mean {mean:,.0f}, "
-        f"deviation {deviation / mean if mean else 0:.1%}"
-    )
-    least, mean, most = run.consumed
-    typer.echo(f"messages of each consumer: {least:,} to {most:,}, mean {mean:,.0f}")
-    typer.echo(
-        f"broker: {empty:.0f} MB alone, {idle:.0f} MB with all peers idle, {peak:.0f} MB at most, "
-        f"{run.broker_descriptors} descriptors, {run.broker_cpu_share:.0%} of a core"
-    )
-    return 0
-
-
-def _report(runs: Iterator[Run], as_json: bool) -> int:
-    from telemq import log
-
-    log.configure("warning")
-    done = []
-    for run in runs:
-        # A run takes a while: whoever waits sees that something happens.
-        typer.echo(f"{run.subject}: {run.records_per_s:,.0f} records/s", err=True)
-        done.append(run)
-    _show(done, as_json)
-    return 0
-
-
-def _show(runs: Sequence[Run], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from telemq.bench.measure import ratio, summarise
-
-    if as_json:
-        typer.echo(json.dumps([run.to_dict() for run in runs]))
-        return
-    table = Table(title=f"{runs[0].records:,} records a run")
-    table.add_column("")
-    for head in ("records/s", "least", "greatest", "CPU s/million", "peak MB"):
-        table.add_column(head, justify="right", no_wrap=True)
-    summaries = summarise(runs)
-    for summary in summaries:
-        low, median, high = summary.records_per_s
-        cpu_s = sum(summary.cpu_s_per_million.values())
-        table.add_row(
-            summary.subject, f"{median:,.0f}", f"{low:,.0f}", f"{high:,.0f}", f"{cpu_s:.2f}"
-        )
-        for name, part_cpu_s in summary.cpu_s_per_million.items():
-            peak = f"{summary.peak_bytes[name] / 1e6:.0f}"
-            table.add_row(f"  {name}", "", "", "", f"{part_cpu_s:.2f}", peak)
-        table.add_section()
-    console = Console()
-    console.print(table)
-    first, second = (summary.subject for summary in summaries)
-    console.print(f"{first} against {second}: {ratio(runs, first, second):.2f}")
+    with TemporaryDirectory(prefix="telemq-bench-") as scratch, database(dsn, scratch) as server:
+        yield server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from telemq.setting import SettingInfo
 from telemq.settings import table
-from telemq.store.verify import Report
+
+if TYPE_CHECKING:
+    from telemq.store.verify import Report  # with psycopg, which help does not need
 
 __all__ = ["print_json", "print_settings", "print_verdict", "progress", "settings_page"]
 

@@ -13,6 +13,7 @@ NaN and the infinities are not JSON: `encode` refuses them, `decode` never makes
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -48,11 +49,23 @@ class Record(msgspec.Struct, kw_only=True):
     labels_raw: str = ""
 
 
+_ABSENT = msgspec.Raw()
+
+
+class _Columns(msgspec.Struct):
+    """A payload in columns, taken apart and not yet read: one pass over what may be 500 KB."""
+
+    series: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    s: msgspec.Raw = _ABSENT
+    t: msgspec.Raw = _ABSENT
+    v: msgspec.Raw = _ABSENT
+    x: tuple[Rejection, ...] = ()
+
+
 _records = msgspec.json.Decoder(list[msgspec.Raw])
 _record = msgspec.json.Decoder(Record)
-_columns = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_columns = msgspec.json.Decoder(_Columns)
 _labels = msgspec.json.Decoder(SeriesLabels)
-_rejections = msgspec.json.Decoder(tuple[Rejection, ...])
 #: What decoding raises. A thousand nested brackets are a RecursionError, not a MsgspecError.
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -107,7 +120,9 @@ class Decoder:
 
     def __init__(self, series_max: int = 1_000_000) -> None:
         self._max = series_max
-        self._read: dict[bytes, tuple[SeriesLabels, str | None]] = {}
+        self._read: dict[bytes, SeriesLabels] = {}
+        #: Of those that cannot be stored, why; empty as a rule.
+        self._faults: dict[bytes, str] = {}
 
     def decode(self, payload: Payload, content_type: str, row_count: int) -> RecordBatch:
         """Decode a message's payload.
@@ -138,33 +153,46 @@ class Decoder:
     def _decode_columns(self, payload: Payload) -> RecordBatch:
         try:
             raw = _columns.decode(payload)
-            read = [
-                self._read.get(key := bytes(r)) or self._learn(key)
-                for r in _records.decode(raw["series"])
-            ]
-            rejected = _rejections.decode(raw["x"]) if "x" in raw else ()
-        except KeyError as error:
-            raise RecordError(f"payload has no {error.args[0]!r}") from error
+            if isinstance(raw.series, msgspec.UnsetType):
+                raise RecordError("payload has no 'series'")
+            series, faults = self._series(raw.series)
         except _DECODE_ERRORS as error:
             raise RecordError(
                 f"payload is not an object with series, s, t and v: {error}"
             ) from error
-        index, times = _integers(raw, "s"), _integers(raw, "t")
-        value = _numbers(raw)
-        _check_columns(len(read), index, times, value, rejected)
-        batch = RecordBatch(
-            tuple(labels for labels, _ in read), index.astype(np.int32), times, value, rejected
-        )
-        for place, (_, fault) in enumerate(read):
-            if fault:
-                batch = batch.reject(batch.series_index == place, fault)
+        index, times = _integers(raw.s, "s"), _integers(raw.t, "t")
+        value = _numbers(raw.v)
+        _check_columns(len(series), index, times, value, raw.x)
+        batch = RecordBatch(series, index.astype(np.int32), times, value, raw.x)
+        for place, fault in faults:
+            batch = batch.reject(batch.series_index == place, fault)
         return batch
 
-    def _learn(self, key: bytes) -> tuple[SeriesLabels, str | None]:
+    def _series(
+        self, raws: list[msgspec.Raw]
+    ) -> tuple[tuple[SeriesLabels, ...], list[tuple[int, str]]]:
+        """Give the labels of each series, and the places of those that cannot be stored."""
+        keys = list(map(bytes, raws))
+        known = self._read.get
+        found = cast("tuple[SeriesLabels, ...]", tuple(map(known, keys)))
+        if None in found:
+            # All again, since learning may have forgotten what was known.
+            series = tuple(known(key) or self._learn(key) for key in keys)
+            told = [(place, labels.fault()) for place, labels in enumerate(series)]
+            return series, [(place, fault) for place, fault in told if fault]
+        if self._faults:
+            told = [(place, self._faults.get(key)) for place, key in enumerate(keys)]
+            return found, [(place, fault) for place, fault in told if fault]
+        return found, []
+
+    def _learn(self, key: bytes) -> SeriesLabels:
         labels = _labels.decode(key)
         if len(self._read) >= self._max:
             self._read.clear()
-        return self._read.setdefault(key, (labels, labels.fault()))
+            self._faults.clear()
+        if fault := labels.fault():
+            self._faults[key] = fault
+        return self._read.setdefault(key, labels)
 
 
 def _check_columns(
@@ -184,12 +212,12 @@ def _check_columns(
         raise RecordError("offsets in x are not ascending places of the batch")
 
 
-def _column(raw: dict[str, msgspec.Raw], name: str) -> npt.NDArray[np.generic]:
-    # orjson reads a column of numbers three times faster than msgspec does.
+def _column(raw: msgspec.Raw, name: str) -> npt.NDArray[np.generic]:
+    if raw is _ABSENT:
+        raise RecordError(f"payload has no {name!r}")
     try:
-        column = orjson.loads(memoryview(raw[name]))
-    except KeyError as error:
-        raise RecordError(f"payload has no {name!r}") from error
+        # orjson reads a column of numbers three times faster than msgspec does.
+        column = orjson.loads(memoryview(raw))
     except orjson.JSONDecodeError as error:
         raise RecordError(f"{name} is not JSON: {error}") from error
     if not isinstance(column, list):
@@ -200,14 +228,14 @@ def _column(raw: dict[str, msgspec.Raw], name: str) -> npt.NDArray[np.generic]:
         raise RecordError(f"{name} is not an array of numbers") from error
 
 
-def _integers(raw: dict[str, msgspec.Raw], name: str) -> npt.NDArray[np.int64]:
+def _integers(raw: msgspec.Raw, name: str) -> npt.NDArray[np.int64]:
     array = _column(raw, name)
     if array.dtype != np.int64 or array.ndim != 1:
         raise RecordError(f"{name} holds something other than integers of 64 bits")
     return array.astype(np.int64, copy=False)
 
 
-def _numbers(raw: dict[str, msgspec.Raw]) -> npt.NDArray[np.float64]:
+def _numbers(raw: msgspec.Raw) -> npt.NDArray[np.float64]:
     array = _column(raw, "v")
     if array.ndim != 1 or array.dtype.kind not in "iuf":
         raise RecordError("v holds something other than numbers")

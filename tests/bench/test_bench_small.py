@@ -1,22 +1,37 @@
 """The benchmarks measure what they say: run small, and their checks can fail."""
 
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
-from telemq.bench import broker, pipeline
-from telemq.bench.broker import BrokerLoad, bench_broker, bench_curve
-from telemq.bench.measure import Part, Run, Worker, ratio, summarise
+from telemq.bench import pipeline
+from telemq.bench.backlog import bench_backlog
+from telemq.bench.broker import BROKER, bench_broker, bench_curve
+from telemq.bench.carrier import Carrier, Load, carry
+from telemq.bench.fleet import Fleet
+from telemq.bench.ingest import IngestLoad, bench_ingest
+from telemq.bench.measure import Part, Quantiles, Run, Worker, limit, ratio, summarise
 from telemq.bench.peers import PeerLoad, bench_peers
 from telemq.bench.pipeline import PipelineLoad, bench_pipeline
+from telemq.bench.query import QueryLoad, StoreSize, bench_query
 from telemq.errors import TelemqError
+from telemq.protocol import Payload
 from telemq.sources.csv_replay import bundled_sample
+from tests.support.postgres import Databases
+
+#: Enough for a lossy queue: what is missing after so long is lost.
+SILENCE_S = 0.5
 
 
 def run(subject: str, seconds: float, *parts: Part) -> Run:
     """A run of a thousand records."""
-    return Run(subject, 1000, seconds, parts)
+    return Run(subject, 1000, seconds, parts or (Part("c", 0.1, 1),))
 
 
 def test_ratio_is_the_median_of_neighbours() -> None:
@@ -34,40 +49,136 @@ def test_summary_adds_up_processes_of_one_name() -> None:
     assert {"c": 30} == summary.peak_bytes
 
 
+def test_limit_is_the_part_that_was_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody wants to know which part to make faster."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert "a at 90% of a core" == limit(run("x", 2, Part("a", 1.8, 0), Part("b", 0.1, 0)))
+    everything = limit(run("x", 2, Part("a", 1.4, 0), Part("b", 1.0, 0), Part("b", 0.9, 0)))
+    assert "all 2 cores; most of all a at 70% of a core" == everything
+    waiting = limit(run("x", 2, Part("a", 0.5, 0), Part("b", 0.6, 0)))
+    assert "waiting; most of all b at 30% of a core" == waiting
+
+
+def test_quantiles_are_of_all_times() -> None:
+    """A table's p99 is that of the times it was made from."""
+    assert Quantiles(50.0, 99.0, 100.0) == Quantiles.of([float(ms) for ms in range(101)])
+
+
 def test_broker_carries_every_record_beside_the_proxy() -> None:
     """Somebody measures a broker with two producers and two consumers."""
-    runs = list(bench_broker(BrokerLoad(20_000, 100, 50, 2, 2), 1))
-    assert ["telemq broker", "zmq.proxy"] == [r.subject for r in runs]
+    runs = list(bench_broker(Load(20_000, 100, 50, 2, 2), 1))
+    assert ["telemq", "zmq.proxy ROUTER/DEALER"] == [r.subject for r in runs]
     assert [20_000, 20_000] == [r.records for r in runs]
     assert ["broker", "producer", "producer", "consumer", "consumer"] == [
         part.name for part in runs[0].parts
     ]
     assert all(part.peak_bytes > 0 for r in runs for part in r.parts)
+    assert {None} == {r.delivered_ms for r in runs}
 
 
 def test_broker_carries_every_record_beside_itself_with_a_journal() -> None:
     """Somebody wants to know what the journal costs on their disk."""
-    runs = list(bench_broker(BrokerLoad(20_000, 100, 50, 1, 1), 1, journal=True))
-    assert ["telemq broker", "with a journal"] == [r.subject for r in runs]
+    runs = list(bench_broker(Load(20_000, 100, 50), 1, journal=True))
+    assert ["telemq", "telemq, journal"] == [r.subject for r in runs]
     assert [20_000, 20_000] == [r.records for r in runs]
-
-
-def test_broker_bench_notices_a_lost_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subject that loses messages must not come out as the fastest."""
-    monkeypatch.setattr(broker, "_consume", _consume_all_but_one)
-    with pytest.raises(TelemqError, match="sent 10 messages, received 9"):
-        next(bench_broker(BrokerLoad(1000, 100, 50, 1, 1), 1))
 
 
 def test_broker_carries_every_record_with_keys_and_without() -> None:
     """Somebody wants to know what encryption costs."""
-    runs = list(bench_curve(BrokerLoad(2000, 100, 50, 1, 1), 1))
-    assert [("with CURVE", 2000), ("without", 2000)] == [(r.subject, r.records) for r in runs]
+    runs = list(bench_curve(Load(2000, 100, 50), 1))
+    assert [("telemq, CURVE", 2000), ("telemq", 2000)] == [(r.subject, r.records) for r in runs]
 
 
-def _consume_all_but_one(pipe: object, endpoint: str, load: BrokerLoad) -> tuple[int, float]:
-    messages, at = broker._consume(pipe, endpoint, load)  # type: ignore[arg-type]  # as Worker calls it
-    return messages - 1, at
+def test_latency_is_measured_at_the_rate_that_was_asked_for() -> None:
+    """Somebody wants to know how late single records come at a thousand a second."""
+    done = carry(BROKER, Load(300, record_bytes=100, rate=1000))
+    # The last one's confirm is the end: a slow machine may take longer, none may be quicker.
+    assert done.seconds >= 299 / 1000
+    assert done.delivered_ms is not None
+    assert done.confirmed_ms is not None
+    assert 0 < done.delivered_ms.p50 <= done.delivered_ms.p99 <= done.delivered_ms.most
+    # Confirms follow the deliveries.
+    assert done.delivered_ms.p50 < done.confirmed_ms.p50
+
+
+class _Dropping:
+    """A consumer's end that keeps every tenth message to itself."""
+
+    every = 10
+
+    def __init__(self, address: object, load: Load) -> None:
+        self._end = BROKER.receiver(address, load)
+        self._count = 0
+
+    def take(self, timeout_s: float) -> Sequence[Payload]:
+        """Give what came, without what is dropped."""
+        taken = list(self._end.take(timeout_s))
+        numbers = range(self._count, self._count + len(taken))
+        self._count += len(taken)
+        left = self.spoil([(n % self.every == 0, p) for n, p in zip(numbers, taken, strict=True)])
+        if taken and not left:
+            self._end.settle()
+        return left
+
+    def spoil(self, taken: list[tuple[bool, Payload]]) -> list[Payload]:
+        """Drop."""
+        return [payload for is_hit, payload in taken if not is_hit]
+
+    def settle(self) -> None:
+        """Be done with them."""
+        self._end.settle()
+
+    def close(self) -> None:
+        """Close."""
+        self._end.close()
+
+
+class _Doubling(_Dropping):
+    """A consumer's end that gives every tenth message twice."""
+
+    def spoil(self, taken: list[tuple[bool, Payload]]) -> list[Payload]:
+        """Double."""
+        return [payload for is_hit, payload in taken for _ in range(1 + is_hit)]
+
+
+class _Garbling(_Dropping):
+    """A consumer's end that gives one message in place of another: the count is right."""
+
+    def spoil(self, taken: list[tuple[bool, Payload]]) -> list[Payload]:
+        """Garble."""
+        return [bytes([255]) * len(p) if is_hit else p for is_hit, p in taken]
+
+
+@pytest.fixture
+def empty(postgres: Databases) -> Iterator[str]:
+    """A database without a schema."""
+    with postgres.fresh(migrated=False) as dsn:
+        yield dsn
+
+
+@pytest.mark.parametrize(
+    ("receiver", "said"),
+    [
+        (_Dropping, "of 20 messages 2 were lost, 0 came twice, and 0 were never sent"),
+        (_Doubling, "of 20 messages 0 were lost, 2 came twice, and 0 were never sent"),
+        (_Garbling, "of 20 messages 2 were lost, 1 came twice, and 1 were never sent"),
+    ],
+)
+def test_carrier_that_spoils_messages_does_not_come_out_as_the_fastest(
+    receiver: type[_Dropping], said: str
+) -> None:
+    """A rival, or we, lose, double or mix up messages; its rate is worth nothing then."""
+    lossy: Carrier = replace(BROKER, name="lossy", receiver=receiver)
+    with pytest.raises(TelemqError, match=f"lossy: {said}"):
+        carry(lossy, Load(2000, 100, 50, silence_s=SILENCE_S))
+
+
+def test_backlog_is_measured_while_all_of_it_waits() -> None:
+    """Somebody wants to know what a broker takes while Postgres is away."""
+    (seen,) = bench_backlog(Load(20_000, 100, 400), 1)
+    assert (20_000, 8_000_000) == (seen.records, seen.payload_bytes)
+    assert seen.full_bytes - seen.empty_bytes > seen.payload_bytes
+    assert 0 < seen.overhead
 
 
 def test_many_peers_are_measured_each() -> None:
@@ -90,19 +201,89 @@ def test_pipeline_stores_every_row_beside_a_bare_copy(dsn: str) -> None:
     assert [("telemq pipeline", 5_000), ("COPY BINARY alone", 5_000)] == [
         (r.subject, r.records) for r in runs
     ]
+    assert all("postgres" == r.parts[-1].name for r in runs)
+    assert [] == left_behind(dsn)
+
+
+def test_ingest_stores_every_row_that_waited_beside_a_bare_copy(dsn: str) -> None:
+    """Somebody wants to know whether a second collector pays."""
+    load = IngestLoad(5_000, 500, Fleet(3), collectors=(1, 2))
+    runs = list(bench_ingest(load, dsn, 1))
+    assert [("1 collector", 5_000), ("2 collectors", 5_000), ("COPY BINARY alone", 5_000)] == [
+        (r.subject, r.records) for r in runs
+    ]
+    assert ["collector", "collector", "broker", "postgres"] == [p.name for p in runs[1].parts]
+    assert [] == left_behind(dsn)
+
+
+def test_store_and_wide_table_are_asked_the_same(empty: str) -> None:
+    """Somebody compares with the table they have; both must answer alike to be compared."""
+    load = QueryLoad(20_000, Fleet(4, 1.0), concurrency=2, questions=5)
+    seen = list(bench_query(load, empty, 1))
+    sizes = {one.layout: one for one in seen if isinstance(one, StoreSize)}
+    runs = {one.subject: one for one in seen if isinstance(one, Run)}
+    assert 20_000 == sizes["telemq"].samples == sizes["wide table"].samples
+    assert sizes["telemq"].sample_bytes < sizes["wide table"].sample_bytes
+    # 500 scrapes, one a second; five questions.
+    for layout in ("telemq", "wide table"):
+        assert 5 * 500 * 10 == runs[f"{layout}: one GPU, one hour"].records
+        assert 5 * 9 == runs[f"{layout}: one series, one day by minute"].records
+        assert 5 * 4 == runs[f"{layout}: list of GPUs"].records
+        assert runs[f"{layout}: list of GPUs"].delivered_ms is not None
+
+
+def test_layouts_that_answer_differently_are_not_compared(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layout that has lost a sample would be quicker, and must not win for it."""
+    monkeypatch.setattr("telemq.bench.query._WIDE_GPU", _ONE_LESS)
+    with pytest.raises(TelemqError, match="one GPU, one hour: the store gives"):
+        list(bench_query(QueryLoad(2_000, Fleet(2), questions=1), empty, 1))
+
+
+_ONE_LESS = """
+SELECT timestamp, metric_name, gpu_id, device, uuid, model_name, hostname, container, pod,
+       namespace, value, labels_raw
+FROM wide WHERE uuid = %s AND timestamp >= %s AND timestamp <= %s ORDER BY timestamp OFFSET 1
+"""
+
+
+def left_behind(dsn: str) -> list[tuple[str]]:
+    """Databases of benchmarks that are still there."""
     with psycopg.connect(dsn) as conn:
         left = conn.execute("SELECT datname FROM pg_database WHERE datname LIKE 'telemq_bench%'")
-        assert [] == left.fetchall()
+        return left.fetchall()
 
 
 def test_worker_that_dies_is_named() -> None:
     """A part of a benchmark crashes; the others do not wait for it for ever."""
-    worker = Worker("streamer", pipeline._stream, "", "", None)
+    worker = Worker("streamer", pipeline._stream, "", {}, None)
     try:
         with pytest.raises(TelemqError, match="streamer ended without a result"):
             worker.result(30)
     finally:
         worker.close()
+
+
+def test_worker_ends_with_a_benchmark_that_is_killed() -> None:
+    """Somebody loses patience and kills it; nothing of it runs on in the background."""
+    code = (
+        "import sys, time\n"
+        "from telemq.bench.carrier import Load\n"
+        "from telemq.bench.broker import BROKER\n"
+        "from telemq.bench.measure import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = Worker('broker', BROKER.serve, Load(1))\n"
+        "    worker.receive(60)\n"
+        "    print(worker.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        worker = psutil.Process(int(bench.stdout.readline()))
+        bench.kill()
+    worker.wait(20)
+    assert not worker.is_running()
 
 
 def test_sample_of_the_benchmark_is_there() -> None:

@@ -201,6 +201,19 @@ def records(*some: object) -> bytes:
     return json.dumps(some).encode()
 
 
+@pytest.mark.parametrize("memory", [1, 2, 100])
+def test_bad_series_is_rejected_each_time_however_little_is_remembered(memory: int) -> None:
+    """More series come than a collector remembers, and some of them cannot be stored."""
+    decoder = Decoder(memory)
+    bad, good = ["", *LABELS[1:]], LABELS
+    for _ in range(3):
+        for order in ([bad, good], [good, bad]):
+            payload = columns(series=order, s=[0, 1], t=[1, 2], v=[3, 4])
+            batch = decoder.decode(payload, BATCH, 2)
+            assert [order.index(bad)] == [rejection.offset for rejection in batch.rejected]
+            assert [4.0 if order[0] is bad else 3.0] == batch.value.tolist()
+
+
 def test_plain_record_is_read_alone_or_in_an_array() -> None:
     """A shell script that publishes what it knows."""
     alone = Decoder().decode(json.dumps(RECORD_OF_API).encode(), RECORD, 1)

@@ -8,20 +8,45 @@ neighbouring runs.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from telemq.errors import TelemqError
 
-__all__ = ["Part", "Run", "Summary", "Worker", "ratio", "stop_event", "summarise", "usage"]
+__all__ = [
+    "Crew",
+    "Part",
+    "Quantiles",
+    "Run",
+    "Summary",
+    "Worker",
+    "count_from_here",
+    "limit",
+    "process_usage",
+    "ratio",
+    "rss_bytes",
+    "shared_count",
+    "stop_event",
+    "summarise",
+    "usage",
+]
+
+#: A part that uses this much of a core, or all of them this much of the machine, is the limit.
+_BUSY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantiles:
+    """How long something took, in milliseconds: median, 99th percentile, greatest."""
+
+    p50: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, took_ms: npt.NDArray[np.floating[Any]] | Sequence[float]) -> Self:
+        """Compute them from single times."""
+        p50, p99, most = np.quantile(took_ms, [0.5, 0.99, 1.0]).tolist()
+        return cls(p50, p99, most)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run of one subject.
 
@@ -48,12 +88,16 @@ class Run:
         records: how many records were carried; checked by the subject itself.
         seconds: from the first record's start to the last one's end.
         parts: what each process used.
+        delivered_ms: from a message's sending to its delivery, if a rate was given.
+        confirmed_ms: from a message's sending to its confirm, if a rate was given.
     """
 
     subject: str
     records: int
     seconds: float
     parts: tuple[Part, ...]
+    delivered_ms: Quantiles | None = None
+    confirmed_ms: Quantiles | None = None
 
     @property
     def records_per_s(self) -> float:
@@ -70,6 +114,7 @@ class Run:
         return asdict(self) | {
             "records_per_s": self.records_per_s,
             "cpu_s_per_million": self.cpu_s_per_million,
+            "limit": limit(self),
         }
 
 
@@ -82,41 +127,73 @@ class Summary:
         records_per_s: least, median and greatest.
         cpu_s_per_million: median, by part; of all processes of that name.
         peak_bytes: greatest of one process, by part.
+        limit: what held it back, in the run with the median rate.
+        delivered_ms: medians of the quantiles of all runs, if a rate was given.
+        confirmed_ms: the same, of confirms.
     """
 
     subject: str
     records_per_s: tuple[float, float, float]
     cpu_s_per_million: dict[str, float]
     peak_bytes: dict[str, int]
+    limit: str = ""
+    delivered_ms: Quantiles | None = None
+    confirmed_ms: Quantiles | None = None
 
 
 def summarise(runs: Sequence[Run]) -> list[Summary]:
     """Give one summary for each subject, in order of first appearance."""
     summaries = []
     for subject in dict.fromkeys(run.subject for run in runs):
-        own = [run for run in runs if run.subject == subject]
-        rates = sorted(run.records_per_s for run in own)
+        own = sorted((r for r in runs if r.subject == subject), key=lambda run: run.records_per_s)
+        rates = [run.records_per_s for run in own]
         names = dict.fromkeys(part.name for part in own[0].parts)
         summaries.append(
             Summary(
                 subject,
                 (rates[0], statistics.median(rates), rates[-1]),
-                {
-                    name: statistics.median(
-                        sum(part.cpu_s for part in run.parts if part.name == name)
-                        * 1e6
-                        / run.records
-                        for run in own
-                    )
-                    for name in names
-                },
-                {
-                    name: max(p.peak_bytes for run in own for p in run.parts if p.name == name)
-                    for name in names
-                },
+                {name: statistics.median(_cpu_s_per_million(run, name) for run in own)
+                 for name in names},
+                {name: max(p.peak_bytes for run in own for p in run.parts if p.name == name)
+                 for name in names},
+                limit(own[len(own) // 2]),
+                _medians([run.delivered_ms for run in own]),
+                _medians([run.confirmed_ms for run in own]),
             )
-        )
+        )  # fmt: skip
     return summaries
+
+
+def _cpu_s_per_million(run: Run, name: str) -> float:
+    return sum(part.cpu_s for part in run.parts if part.name == name) * 1e6 / run.records
+
+
+def _medians(all_runs: Sequence[Quantiles | None]) -> Quantiles | None:
+    measured = [quantiles for quantiles in all_runs if quantiles is not None]
+    if not measured:
+        return None
+    return Quantiles(
+        statistics.median(q.p50 for q in measured),
+        statistics.median(q.p99 for q in measured),
+        max(q.most for q in measured),
+    )
+
+
+def limit(run: Run) -> str:
+    """Say what held a run back: a part that was busy all the time, the cores, or waiting."""
+    shares = {
+        part.name: max(p.cpu_s for p in run.parts if p.name == part.name) / run.seconds
+        for part in run.parts
+    }
+    name = max(shares, key=lambda name: shares[name])
+    shown = f"{name} at {shares[name]:.0%} of a core"
+    if shares[name] >= _BUSY:
+        return shown
+    cores = os.cpu_count() or 1
+    used = sum(part.cpu_s for part in run.parts) / run.seconds
+    if used >= _BUSY * cores:
+        return f"all {cores} cores; most of all {shown}"
+    return f"waiting; most of all {shown}"
 
 
 def ratio(runs: Sequence[Run], subject: str, other: str) -> float:
@@ -144,11 +221,37 @@ def _peak_bytes(ru_maxrss: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
+def process_usage(name: str, pid: int) -> Part:
+    """Give what another process used until now, with its children that have ended.
+
+    Raises:
+        OSError: there is no such process, or this is no Linux.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    peak = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()
+    # The first of these is the third of proc(5); utime, stime, cutime and cstime are 14 to 17.
+    cpu_s = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return Part(name, cpu_s, int(peak[0]) * 1024 if peak else 0)
+
+
+def rss_bytes() -> int:
+    """Give the resident size of this process now.
+
+    Raises:
+        TelemqError: this is no Linux.
+    """
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError as error:
+        raise TelemqError("memory is read from /proc/self/statm, which only Linux has") from error
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Worker:
     """One function in a process of its own, which it can talk to through a pipe.
 
     The function is called as ``function(pipe, *args)``; what it returns comes back with what its
-    process used. Its process ends with this one.
+    process used. Its process ends with this one, even if that is killed.
 
     Args:
         name: for the report.
@@ -165,6 +268,20 @@ class Worker:
         )
         self._process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid or 0
+
+    def check(self) -> None:
+        """Raise if it has ended, which it should not yet.
+
+        Raises:
+            TelemqError: it ended.
+        """
+        if not self._process.is_alive():
+            raise TelemqError(f"{self.name} ended too early")
 
     def receive(self, timeout_s: float) -> Any:
         """Wait for what the function sends.
@@ -197,11 +314,52 @@ class Worker:
         self._process.close()
 
 
+class Crew:
+    """The workers of one run; a context manager that ends them all."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, name: str, function: Callable[..., Any], *args: Any) -> Worker:
+        """Start a worker; see there."""
+        worker = Worker(name, function, *args)
+        self._stack.callback(worker.close)
+        return worker
+
+
+def shared_count() -> Synchronized[int]:
+    """Give a count that workers share."""
+    count: Synchronized[int] = multiprocessing.get_context("spawn").Value("q", 0)
+    return count
+
+
+_before: list[Part] = []
+
+
+def count_from_here() -> None:
+    """Begin to count the CPU time of this worker anew: what was before is its preparation."""
+    _before[:] = [usage("")]
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    before = usage(name)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    count_from_here()
     value = function(pipe, *args)
     after = usage(name)
-    pipe.send((value, Part(name, after.cpu_s - before.cpu_s, after.peak_bytes)))
+    pipe.send((value, Part(name, after.cpu_s - _before[0].cpu_s, after.peak_bytes)))
 
 
 def stop_event(pipe: Connection, first: str = "") -> threading.Event:

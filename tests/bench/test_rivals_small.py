@@ -1,0 +1,199 @@
+"""The rivals carry every message, and losing one shows; small, as the other benchmarks' tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from telemq.bench.carrier import Carrier, Load, carry
+from telemq.bench.measure import Part, Quantiles, Run
+from telemq.bench.pipeline import PipelineLoad, run_pipeline
+from telemq.errors import TelemqError
+from telemq.sources.csv_replay import bundled_sample
+from tests.bench import bars, growth, page, sidebyside
+from tests.bench.rivals import jetstream, natspipeline, wide
+from tests.bench.rivals.pushpull import PUSHPULL
+
+RIVALS = [carrier for carrier in sidebyside.CARRIERS if not carrier.name.startswith("telemq")]
+
+
+@pytest.mark.parametrize("carrier", RIVALS, ids=lambda carrier: carrier.name)
+def test_rival_carries_every_message_once(carrier: Carrier) -> None:
+    """A rival's client has a fault, and would be compared with for what it does not do."""
+    if reason := carrier.missing():
+        pytest.skip(reason)
+    done = carry(carrier, Load(600, 2, 100, silence_s=5))
+    assert (carrier.name, 600) == (done.subject, done.records)
+    assert ["broker", "producer", "consumer"] == [part.name for part in done.parts]
+    assert done.parts[0].peak_bytes > 0
+
+
+class _Forgetful:
+    """A producer's end that claims to have sent what it throws away: every third message."""
+
+    def __init__(self, address: tuple[str, str], load: Load) -> None:
+        self._end = PUSHPULL.sender(address, load)
+        self._count = 0
+
+    def room(self) -> int:
+        """Tell what the real one tells."""
+        return self._end.room()
+
+    def send(self, payload: bytes) -> None:
+        """Send two of three."""
+        self._count += 1
+        if self._count % 3:
+            self._end.send(payload)
+
+    def poll(self, timeout_s: float) -> int:
+        """Confirm all."""
+        confirmed = self._end.poll(timeout_s)
+        return confirmed + confirmed // 2 + 1
+
+    def close(self) -> None:
+        """Close."""
+        self._end.close()
+
+
+def test_rival_that_throws_messages_away_is_not_compared_with() -> None:
+    """A queue drops at its high-water mark and says nothing: it would look quick."""
+    lossy = replace(PUSHPULL, name="lossy", sender=_Forgetful)
+    session = sidebyside.Session(sidebyside.QUICK, lambda _: None)
+    with pytest.raises(TelemqError, match="lossy: of 90 messages 30 were lost"):
+        carry(lossy, Load(90, 1, 100, silence_s=0.5))
+    assert [] == session._turns({lossy: Load(90, 1, 100, silence_s=0.5)})
+    assert "30 were lost" in session.failed["lossy"]
+
+
+def test_rival_that_is_not_installed_is_skipped_with_the_reason() -> None:
+    """A machine without Debian's packages runs the session all the same."""
+    session = sidebyside.Session(sidebyside.QUICK, lambda _: None)
+    absent = replace(PUSHPULL, name="absent", missing=_absent)
+    assert [] == session.carried([absent], 1)
+    assert {"absent": "not here"} == session.skipped
+
+
+def _absent() -> str:
+    return "not here"
+
+
+def test_pipeline_over_jetstream_stores_every_row(dsn: str) -> None:
+    """The same streamers and collectors with another queue between them."""
+    if reason := jetstream.missing():
+        pytest.skip(reason)
+    load = PipelineLoad(bundled_sample(), 3_000, 500, 1, 1)
+    done = run_pipeline(natspipeline.JETSTREAM, load, dsn)
+    assert 3_000 == done.records
+    assert ["collector", "broker", "streamer"] == [part.name for part in done.parts[:3]]
+
+
+@pytest.mark.parametrize("fill", [wide.wide_copy, wide.insert_each])
+def test_wide_table_is_filled_with_every_row(dsn: str, fill: Callable[..., Run]) -> None:
+    """What people do first, beside which the pipeline is measured."""
+    assert 80 == fill(dsn, bundled_sample(), 80).records
+
+
+def test_wide_table_that_lacks_rows_is_not_compared_with(conn: psycopg.Connection) -> None:
+    """A rule or a trigger of somebody's database throws rows away."""
+    conn.execute("CREATE TABLE wide (metric_name text)")
+    with pytest.raises(TelemqError, match="of 80 rows the wide table has 0"):
+        wide._check(conn, 80)
+
+
+def figures(**groups: object) -> dict[str, object]:
+    """What a session gives, with some groups."""
+    about = {
+        "date": "2026-11-25", "mode": "quick", "minutes": 2.0, "machine": "m", "versions": "v",
+        "load": "0.1 and 2.0 on 2 cores", "rate": 5000.0, "busy": False,
+    }  # fmt: skip
+    return {"about": about, "skipped": {}, "failed": {}, **groups}
+
+
+def about_of(seen: dict[str, object]) -> dict[str, object]:
+    """What a session says of itself."""
+    about = seen["about"]
+    assert isinstance(about, dict)
+    return about
+
+
+def carried(**rates: list[float]) -> dict[str, object]:
+    """One group of a session: the rates of each subject in each turn."""
+    runs = [
+        Run(name, 1000, 1000 / rate, (Part("broker", 0.01, 10**6),), Quantiles(1, 2, 3))
+        for name, all_rates in rates.items()
+        for rate in all_rates
+    ]
+    return sidebyside.digest(runs)
+
+
+def test_bar_is_judged_by_the_median_of_neighbouring_turns() -> None:
+    """One noisy turn neither clears a bar nor breaks it."""
+    group = carried(telemq=[10, 1, 30], beanstalkd=[10, 100, 20])
+    verdicts = {v.bar.what: v for v in bars.judge(figures(**{"carry 256": group}))}
+    beanstalkd = verdicts["the same against beanstalkd"]
+    assert "met" == beanstalkd.word
+    assert beanstalkd.figure == pytest.approx(1.0)
+    assert "not measured" == verdicts["list of GPUs, p50"].word
+
+
+@pytest.mark.parametrize(
+    ("figure", "at_most", "word"),
+    [
+        (0.99, False, "not met"),
+        (1.0, False, "met"),
+        (1.3, False, "reached"),
+        (1.01, True, "not met"),
+        (1.0, True, "met"),
+        (0.5, True, "reached"),
+    ],
+)
+def test_bar_that_is_missed_by_a_little_is_not_met(figure: float, at_most: bool, word: str) -> None:
+    """Nothing is rounded up."""
+    bar = bars.Bar("x", lambda _: 0.0, 1.0, 0.5 if at_most else 1.3, at_most=at_most)
+    assert word == bars.Verdict(bar, figure).word
+
+
+def test_page_says_what_was_skipped_and_what_failed() -> None:
+    """A rival was not installed and another lost messages: the page does not hide it."""
+    seen = figures(**{"carry 256": carried(telemq=[2e6, 1e6, 3e6], beanstalkd=[1e6, 1e6, 1e6])})
+    seen["skipped"], seen["failed"] = {"Redis Streams": "no redis-server"}, {"lossy": "10 lost"}
+    part = page.render(seen)
+    assert "Not measured: Redis Streams: no redis-server." in part
+    assert "**Failed**: lossy: 10 lost." in part
+    assert "no figures to quote" not in part
+    assert "no figures to quote" in page.render({**seen, "about": {**about_of(seen), "busy": True}})
+    assert "| beanstalkd | 1,000,000 (1,000,000 to 1,000,000) | 2.00 | 10.00 | 10.00 | 1 |" in part
+    assert "| the same against beanstalkd | >= 0.8 | 1.1 | 2.00 | reached |" in part
+
+
+def test_part_is_put_in_its_place_in_the_page() -> None:
+    """The page is made anew; what people wrote round the tables stays."""
+    begin, end = page.BEGIN.format("x"), page.END.format("x")
+    old = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert f"before\n{begin}\nnew\n{end}\nafter\n" == page.insert(old, "new\n", "x")
+    with pytest.raises(ValueError, match="has no lines"):
+        page.insert("before", "new\n")
+
+
+def test_figures_survive_json(tmp_path: Path) -> None:
+    """The page is made from the file of a run, not only from its memory."""
+    seen = figures(**{"carry 256": carried(telemq=[1e6], beanstalkd=[1e6])})
+    assert page.render(json.loads(json.dumps(seen))) == page.render(seen)
+
+
+def test_growth_is_measured_point_by_point(dsn: str) -> None:
+    """Somebody makes the tables anew; here with almost nothing."""
+    lines = list(growth.grow(growth.Growth(turns=1, share=0.0001, series=100), dsn, _POINTS))
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    heads = {"producers", "consumers", "records a message", "records/s", "records that wait"}
+    assert heads <= set(rows)
+    assert ["2"] == rows[rows.index("producers") + 1 : rows.index("consumers")]
+    assert "100" == rows[rows.index("series") + 1]
+
+
+_POINTS = growth.Points(peers=(2,), batches=(4,), backlogs=(1000,), rates=(500,), gpus=(10,))
