@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import structlog
 import zmq
 
+from telemq import log
 from telemq.errors import EmbeddedError
 from telemq.store.binaries import find_binaries
 from tests.support.postgres import Databases, serve
@@ -30,6 +32,14 @@ def pytest_report_header() -> str:
         f"{server}, psycopg {psycopg.__version__} (libpq {psycopg.pq.version()}), "
         f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}"
     )
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Let no test leave its log's level and format to the next: commands that run here set them."""
+    yield
+    structlog.reset_defaults()
+    log._fixed.clear()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-import structlog
 
 from telemq import log
 from telemq.store.cluster import Cluster
@@ -22,10 +20,8 @@ from tests.support.commands import telemq
 
 
 @pytest.fixture(autouse=True)
-def _told(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+def _told(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("warning", "json")
-    yield
-    structlog.reset_defaults()
 
 
 def test_server_that_starts_later_is_waited_for(

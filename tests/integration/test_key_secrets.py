@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import trustme
 
 from telemq import log
@@ -47,7 +46,6 @@ def cluster(tmp_path: Path) -> Iterator[KubeApi]:
     log.configure("error", "json")
     with kube_api(tmp_path) as cluster:
         yield cluster
-    structlog.reset_defaults()
 
 
 def make(cluster: KubeApi, wait_s: float = DEADLINE_S) -> dict[str, bool]:
