@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from telemq.store.migrate import migrate
 from telemq.store.verify import verify
 from telemq.store.writer import Writer
 from tests.support.maintaining import DAY, batch_at
+from tests.support.running import eventually
 from tests.support.services import running_service
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -36,6 +38,11 @@ def _write(dsn: str, stop: threading.Event, written: list[int]) -> None:
             stored = writer.store([batch_at(samples)])
             assert stored.records == BATCH, stored
             written.append(BATCH)
+
+
+_MAINTAINERS: LiteralString = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'telemq maintain'"
+)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -63,6 +70,8 @@ def test_fault_2_4_maintenance_is_killed_under_load(seed: int, tmp_path: Path) -
             load.join(30)
         with psycopg.connect(dsn, autocommit=True) as conn:
             assert verify(conn).complete
+            # Postgres finishes the statement of whoever was killed last, with its lock.
+            eventually(lambda: conn.execute(_MAINTAINERS).fetchone() == (0,), "they are gone")
             with running_service("maintain", "--close-after-s=0", TELEMQ_DSN=dsn) as service:
                 assert 0 == service.process.wait(60)
                 assert "" == service.event("maintained")["held_up"]
