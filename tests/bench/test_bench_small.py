@@ -222,6 +222,7 @@ def test_store_and_wide_table_are_asked_the_same(empty: str) -> None:
     seen = list(bench_query(load, empty, 1))
     sizes = {one.layout: one for one in seen if isinstance(one, StoreSize)}
     runs = {one.subject: one for one in seen if isinstance(one, Run)}
+    assert len(runs) == len(seen) - len(sizes), "a subject twice in one turn has no neighbour"
     assert 20_000 == sizes["telemq"].samples == sizes["wide table"].samples
     assert sizes["telemq"].sample_bytes < sizes["wide table"].sample_bytes
     # 500 scrapes, one a second; five questions.

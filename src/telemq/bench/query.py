@@ -165,7 +165,7 @@ def bench_query(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run | StoreSiz
         _fill_wide(conn, load)
         row = conn.execute("SELECT pg_total_relation_size('wide')").fetchone()
         yield StoreSize("wide table", count, row[0] if row else 0)
-        yield from asyncio.run(_ask_all(load, dsn, runs, "telemq"))
+        yield from asyncio.run(_ask_all(load, dsn, runs, "telemq", "wide table"))
         if not _can_maintain():
             return
         for _ in range(2):  # what the first pass has emptied, the second one may free
@@ -173,7 +173,9 @@ def bench_query(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run | StoreSiz
         conn.execute("VACUUM (ANALYZE)")
         row = conn.execute(_OWN_SIZE).fetchone()
         yield StoreSize("telemq, compacted", count, row[0] if row else 0)
-        yield from asyncio.run(_ask_all(load, dsn, runs, "telemq, compacted"))
+        yield from asyncio.run(
+            _ask_all(load, dsn, runs, "telemq, compacted", "wide table, once more")
+        )
 
 
 def _fill(conn: psycopg.Connection, load: QueryLoad) -> None:
@@ -218,7 +220,7 @@ def _maintain(dsn: str) -> None:
         raise TelemqError(f"telemq maintain failed: {ran.stderr[-1000:]}")
 
 
-async def _ask_all(load: QueryLoad, dsn: str, runs: int, layout: str) -> list[Run]:
+async def _ask_all(load: QueryLoad, dsn: str, runs: int, layout: str, beside: str) -> list[Run]:
     reader = Reader(dsn, connections=load.concurrency, wait_s=60, statement_s_max=_STATEMENT_S)
     pool = AsyncConnectionPool(
         dsn,
@@ -238,7 +240,7 @@ async def _ask_all(load: QueryLoad, dsn: str, runs: int, layout: str) -> list[Ru
         for run in range(runs):
             for query in QUERIES:
                 answers = []
-                for name, ask in ((layout, own[query]), ("wide table", wide[query])):
+                for name, ask in ((layout, own[query]), (beside, wide[query])):
                     asked, answer = await _measure(load, dsn, f"{name}: {query}", ask, seed=run)
                     done.append(asked)
                     answers.append(answer)
