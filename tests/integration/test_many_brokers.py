@@ -41,6 +41,24 @@ def test_message_stuck_at_a_full_broker_goes_to_another() -> None:
             assert 20 == full.stats.ready_records
 
 
+def test_messages_are_sent_as_fast_as_credit_comes() -> None:
+    """A streamer has many small batches: none waits for another to be confirmed."""
+    with running_broker() as one, running_broker() as other:
+        producer = ManyProducer(
+            [one.producers, other.producers], name="p", window_records=1000, window_bytes=10**6
+        )
+        with closing(producer):
+            until(
+                lambda: producer.stats().sessions == 2,
+                "both are there",
+                lambda: producer.poll(0.01),
+            )
+            for n in range(100):
+                producer.publish(f"s#{n}", 1, b"x")
+            producer.poll(2.0)
+            assert (0, 100) == (producer.stats().waiting_messages, producer.unconfirmed())
+
+
 def test_addresses_of_a_name_come_and_go() -> None:
     """A headless service: a broker is added, and one is taken out and then stopped."""
     answers = [["127.0.0.1"]]

@@ -295,7 +295,11 @@ class ProducerLink(_Link):
             LocalProtocolError: that id is kept already, or the message is too large.
         """
         if self._core.keep(id, records, payload, key=key, metadata=metadata or {}):
-            self._run(self._core.flush(monotonic_ns()))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is credit for now, rather than at the next `poll`."""
+        self._run(self._core.flush(monotonic_ns()))
 
     def forget(self, id: str) -> None:
         """Drop a message that somebody else sees to now."""

@@ -221,6 +221,7 @@ class ManyProducer(ManyEnd):
     def _give(self, kept: _Kept, link: ProducerLink) -> None:
         kept.link, kept.since_s = link, time.monotonic()
         link.publish(kept.id, kept.records, kept.payload, key=kept.key, metadata=kept.metadata)
+        link.flush()  # or what waits to be sent would look as if it waited for credit
         if link.stats().waiting_messages:
             self._stuck[link] = kept
 
