@@ -115,10 +115,10 @@ def maintain(settings: MaintainSettings) -> int:
 def _begin(settings: Common, level: str = "") -> threading.Event:
     """Set up memory, logs and signals of a service; gives the event that stops it."""
     from telemq import log
-    from telemq.memory import keep_freed_memory
+    from telemq.memory import prepare_memory
     from telemq.process import stop_on_signals
 
-    keep_freed_memory()
+    prepare_memory()
     log.configure(level or settings.log_level, settings.log_format, component=settings.component)
     return stop_on_signals()
 

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next batch."""
+"""Freed memory is kept for the next batch, and the start is not looked at again."""
 
 from __future__ import annotations
 
@@ -37,3 +37,21 @@ def faults(keep: bool) -> int:
 def test_memory_of_a_window_is_not_fetched_page_by_page_again() -> None:
     """Batches come and go all day: 40 MB of them are 10,000 pages a time."""
     assert faults(keep=True) * 10 < faults(keep=False)
+
+
+_TRACKED = """
+import gc
+from telemq.memory import pass_over_what_is_loaded
+loaded = len(gc.get_objects())
+pass_over_what_is_loaded()
+print(loaded, len(gc.get_objects()))
+"""
+
+
+def test_garbage_collector_passes_over_what_was_loaded() -> None:
+    """A look at every class and function is a pause of all deliveries."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TRACKED], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded, left = map(int, done.stdout.split())
+    assert left * 10 < loaded
