@@ -87,8 +87,8 @@ class Bundle(msgspec.Struct, eq=False, gc=False):
         """Let one message be confirmed to whoever published it again; gives whose it was."""
         if self.again is None:
             self.again = {
-                message.id: Claim(self.session, number, 1, message.records)
-                for number, message in enumerate(self.messages, self.number)
+                message.id: Claim(self.session, self.number + at, 1, message.records)
+                for at, message in enumerate(self.messages)
             }
         before = self.again[id]
         self.again[id] = Claim(session, number, 1, before.records)
@@ -102,8 +102,8 @@ class Bundle(msgspec.Struct, eq=False, gc=False):
         """Cut in two before the message `at`, which must leave something on both sides.
 
         The longer part is this very bundle and only the shorter one is new. So whatever points to a
-        message's bundle must be changed for those few, and to cut a bundle up one by one costs no
-        more than to have held its messages singly.
+        message's bundle must be changed for those few, and whoever cuts a bundle up one by one
+        pays for each message, not for the square of them.
         """
         front, back = self.messages[:at], self.messages[at:]
         is_front_new = len(front) <= len(back)
@@ -111,10 +111,13 @@ class Bundle(msgspec.Struct, eq=False, gc=False):
         records = sum([message.records for message in moved])
         size_bytes = sum([message.bytes for message in moved])
         edge = size_bytes if is_front_new else self.size_bytes - size_bytes
-        payloads = _part(self.payload, 0, edge), _part(self.payload, edge, self.size_bytes)
+        payload = _part(self.payload, 0, edge)
+        rest = _part(self.payload, edge, self.size_bytes)
+        if not is_front_new:
+            payload, rest = rest, payload
         new = Bundle(
             moved,
-            payloads[not is_front_new],
+            payload,
             records,
             size_bytes,
             self.place if is_front_new else self.place + at,
@@ -126,7 +129,7 @@ class Bundle(msgspec.Struct, eq=False, gc=False):
             self.again and {message.id: self.again.pop(message.id) for message in moved},
         )
         self.messages = back if is_front_new else front
-        self.payload = payloads[is_front_new]
+        self.payload = rest
         self.records -= records
         self.size_bytes -= size_bytes
         if is_front_new:

@@ -153,10 +153,10 @@ class Inventory:
             yield lease
 
     def _cut(self, bundle: Bundle, at: int) -> tuple[Bundle, Bundle]:
-        parts = bundle.cut(at)
-        new = parts[parts[0] is bundle]
+        front, back = bundle.cut(at)
+        new = back if front is bundle else front
         self._held.update(dict.fromkeys([message.id for message in new.messages], new))
-        return parts
+        return front, back
 
     def _cut_lease(self, lease: Lease, at: int) -> tuple[Lease, Lease]:
         parts = self.leases.split(lease, *self._cut(lease.bundle, at))
