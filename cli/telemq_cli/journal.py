@@ -12,7 +12,7 @@ from telemq_cli.app import app
 from telemq_cli.outcome import FAILED, outcome
 
 if TYPE_CHECKING:
-    from telemq.broker.queue import Message
+    from telemq.broker.bundle import Bundle
     from telemq.broker.recovery import Contents
 
 __all__ = ["inspect", "journal"]
@@ -57,7 +57,7 @@ def _inspect(directory: Path, as_json: bool) -> int:
     return FAILED if contents.corrupt_entries else 0
 
 
-def _read(directory: Path) -> tuple[Contents, list[Message]]:
+def _read(directory: Path) -> tuple[Contents, list[Bundle]]:
     from telemq.broker.recovery import load, read_journal
 
     for _ in range(_READINGS_MAX - 1):
@@ -69,7 +69,7 @@ def _read(directory: Path) -> tuple[Contents, list[Message]]:
     return contents, load(directory, contents, now_ns=0)
 
 
-def _facts(message: Message) -> dict[str, Any]:
+def _facts(message: Bundle) -> dict[str, Any]:
     return {
         "id": message.id,
         "records": message.records,
@@ -79,7 +79,7 @@ def _facts(message: Message) -> dict[str, Any]:
     }
 
 
-def _print(contents: Contents, messages: list[Message]) -> None:
+def _print(contents: Contents, messages: list[Bundle]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

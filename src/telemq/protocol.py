@@ -9,6 +9,7 @@ docs/protocol.md is the specification; the names and the order of the fields her
 
 A PACK is several PUBLISHes, or several DELIVERs, in one: small messages cost a broker less by the
 dozen. It takes as many numbers as it has messages, so everything else is as if they came singly.
+Both kinds list the messages alike, so that a broker hands on what it has read.
 
 Every message is a JSON array whose first element is its type, so decoding checks each field's kind
 and range in one pass, in C.
@@ -16,7 +17,7 @@ and range in one pass, in C.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,8 +28,10 @@ __all__ = [
     "CONTROL_BYTES_MAX",
     "FINAL_ERRORS",
     "INTEGER_MAX",
+    "LEASES_MAX",
     "PACKED_BYTES_MAX",
     "PACK_BYTES_MAX",
+    "PACK_CONTROL_BYTES_MAX",
     "PACK_MESSAGES_MAX",
     "PUBLISH_BYTES_MAX",
     "SILENT_BEATS",
@@ -43,7 +46,6 @@ __all__ = [
     "FromPeer",
     "Grant",
     "Hello",
-    "LeaseId",
     "Lent",
     "Packed",
     "Payload",
@@ -60,7 +62,6 @@ __all__ = [
     "decode_from_broker",
     "decode_from_peer",
     "encode",
-    "label_bytes",
     "speaks_packs",
 ]
 
@@ -75,12 +76,15 @@ PUBLISH_BYTES_MAX = 16_384
 #: Most messages of a PACK, and their payloads together; a larger payload than the third travels
 #: alone, since to pack is to copy.
 PACK_MESSAGES_MAX, PACK_BYTES_MAX, PACKED_BYTES_MAX = 1000, 262_144, 16_384
+#: Longest control frame of a producer's PACK: what a consumer's has beside the messages must fit.
+PACK_CONTROL_BYTES_MAX = 65_000
+#: Most leases in one SETTLE or RENEW, those of ranges counted singly: what one frame may cost.
+LEASES_MAX = 65_536
 #: A side that was silent for this many heartbeats is lost.
 SILENT_BEATS = 5
 #: After one of these it makes no sense to say HELLO again without changing something.
 FINAL_ERRORS = frozenset({"version", "role", "denied"})
 
-LeaseId = NewType("LeaseId", int)
 #: What a message carries. The broker only measures it.
 Payload = bytes | memoryview
 
@@ -162,11 +166,11 @@ class Publish(_Message, frozen=True):
 
 
 class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One message of a `PublishPack`; `bytes` is its payload's length."""
+    """One message of a PACK; `bytes` is its payload's length."""
 
     id: _Id
     records: _Positive
-    bytes: _Count
+    bytes: Annotated[int, Meta(ge=0, le=PACKED_BYTES_MAX)]
     key: _Key
     metadata: dict[_Key, _Key]
 
@@ -204,30 +208,28 @@ class Deliver(_Message, frozen=True):
 
 
 class Lent(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One message of a `DeliverPack`; `bytes` is its payload's length."""
+    """The next `count` messages of a `DeliverPack`: their leases are numbered from `lease` on."""
 
     lease: _Positive
+    count: _Positive
     attempt: _Positive
-    id: _Id
-    records: _Positive
-    bytes: _Count
-    key: _Key
-    metadata: dict[_Key, _Key]
 
 
 class DeliverPack(_Message, frozen=True, tag="PACK"):
     """DELIVERs numbered from `number` on; the next frame is their payloads, end to end."""
 
     lease_ms: _Positive
-    messages: Annotated[tuple[Lent, ...], Meta(min_length=1, max_length=PACK_MESSAGES_MAX)]
+    lent: tuple[Lent, ...]
+    messages: Annotated[tuple[Packed, ...], Meta(min_length=1, max_length=PACK_MESSAGES_MAX)]
 
 
-class Settlement(msgspec.Struct, array_like=True, frozen=True):
-    """What became of one lease."""
+class Settlement(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
+    """What became of one lease, or of several numbered from `lease` on."""
 
     lease: _Positive
     outcome: Literal["ok", "retry", "bury"]
     reason: _Reason = ""
+    count: _Positive = 1
 
 
 class Settle(_Message, frozen=True):
@@ -237,9 +239,10 @@ class Settle(_Message, frozen=True):
 
 
 class Renew(_Message, frozen=True):
-    """A consumer still works on these leases."""
+    """A consumer still works on these leases, and as many as `counts` says from each one on."""
 
     leases: tuple[_Positive, ...]
+    counts: tuple[_Positive, ...] = ()
 
 
 FromPeer = Hello | Ping | Bye | Want | Return | Publish | PublishPack | Credit | Settle | Renew
@@ -290,19 +293,15 @@ def speaks_packs(version: str) -> bool:
     return minor.isdigit() and int(minor) >= 1
 
 
-def label_bytes(id: str, key: str, metadata: dict[str, str]) -> int:
-    """Give most bytes that a message's labels can take in the control frame of a PACK."""
-    characters = len(id) + len(key)
-    for name, value in metadata.items():
-        characters += len(name) + len(value) + 6
-    # A character takes six bytes at most, when it is escaped; 100 are for the numbers.
-    return 6 * characters + 100
-
-
 def _check_labels(message: FromPeer, frame_bytes: int) -> None:
-    """Refuse a message whose labels would not fit into a DELIVER."""
+    """Refuse messages whose labels would not fit into a DELIVER, or into a PACK of DELIVERs."""
     if isinstance(message, PublishPack):
-        frame_bytes = max(len(encode(packed)) for packed in message.messages)
+        if frame_bytes > PACK_CONTROL_BYTES_MAX:
+            detail = f"control frame of PACK over {PACK_CONTROL_BYTES_MAX} bytes: pack less"
+            raise RemoteProtocolError("bad_message", detail)
+        # Only metadata can be that long.
+        lines = [len(encode(packed)) for packed in message.messages if packed.metadata]
+        frame_bytes = max(lines, default=0)
     elif not isinstance(message, Publish):
         return
     if frame_bytes > PUBLISH_BYTES_MAX:

@@ -163,6 +163,8 @@ KINDS = (
     *("CREDIT", "SETTLE", "RENEW", "GRANT", "PACK"),
 )
 EXTREME = st.sampled_from((0, 1, 2, -1, 2**31, 2**53 - 1, 2**53, 2**63, -(2**63), 10**30))
+#: Of leases: up to what one message may name, beyond, and so many that to visit each takes years.
+COUNT = st.sampled_from((1, 1, 2, 3, 65_536, 65_537, 2**53 - 1))
 odd = st.one_of(
     EXTREME, st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(),
     st.none(), st.text(max_size=20), st.sampled_from(("1.0", "producer", "ok", "retry", "bury")),
@@ -184,8 +186,19 @@ valid = st.one_of(
     st.tuples(st.just("RETURN"), st.just("?"), st.none(), EXTREME, EXTREME),
     st.tuples(st.just("RENEW"), st.just("?"), st.none(), st.lists(EXTREME, max_size=5)),
     st.tuples(
+        st.just("RENEW"), st.just("?"), st.none(),
+        *[st.lists(COUNT, min_size=1, max_size=2) for _ in range(2)],
+    ),
+    st.tuples(
         st.just("SETTLE"), st.just("?"), st.none(),
         st.lists(st.tuples(EXTREME, st.sampled_from(("ok", "retry", "bury"))), max_size=5),
+    ),
+    st.tuples(
+        st.just("SETTLE"), st.just("?"), st.none(),
+        st.lists(
+            st.tuples(COUNT, st.sampled_from(("ok", "retry", "bury")), st.just(""), COUNT),
+            max_size=3,
+        ),
     ),
     st.tuples(
         st.just("PUBLISH"), st.just("?"), st.none(), st.text(max_size=3), EXTREME, st.just(""),

@@ -65,6 +65,28 @@ def polls(link: ProducerLink, confirmed: list[str]) -> Callable[[], None]:
     return lambda: confirmed.extend(link.poll(0.01))
 
 
+def test_parts_of_a_pack_are_what_was_published(broker: RunningBroker) -> None:
+    """Collectors with little credit: a pack is cut, and parts of it travel without a copy."""
+    published = {f"p#{n}": b"%06d" % n * 60 for n in range(3000)}
+    with (
+        producer_of(broker) as producer,
+        consumer_of(broker, credit_records=130) as one,
+        consumer_of(broker, credit_bytes=70_000) as other,
+    ):
+        store = Store(one, other)
+        for id, payload in published.items():
+            producer.publish(id, 1, payload)
+        confirmed: set[str] = set()
+
+        def are_confirmed() -> bool:
+            store()
+            confirmed.update(producer.poll(0))
+            return len(confirmed) == len(published)
+
+        until(are_confirmed, "all are confirmed")
+        assert published == store.payloads
+
+
 def test_everything_published_arrives_as_it_was_and_is_confirmed(broker: RunningBroker) -> None:
     """An ordinary day, with payloads below and above the no-copy limit."""
     sizes = (0, 1, 1000, 32_768, 32_769, 200_000)

@@ -1,6 +1,6 @@
 """What the journal promises, for every run, failure and crash that Hypothesis can think of."""
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from telemq.broker.limits import BrokerLimits
 from tests.support.busy import Step, journaled_steps, limits, play
@@ -8,6 +8,7 @@ from tests.support.diary import Entry, journal_steps, play_journal
 
 
 @given(journal_steps)
+@settings(deadline=None)  # a busy machine is no broken promise
 def test_every_confirmed_message_is_there_after_a_crash_and_no_settled_one(
     plan: list[Entry],
 ) -> None:
@@ -16,6 +17,7 @@ def test_every_confirmed_message_is_there_after_a_crash_and_no_settled_one(
 
 
 @given(limits, journaled_steps)
+@settings(deadline=None)
 def test_every_promise_of_the_broker_is_kept_with_a_journal(
     bounds: BrokerLimits, plan: list[Step]
 ) -> None:

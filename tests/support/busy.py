@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.protocol import (
+    INTEGER_MAX,
+    LEASES_MAX,
     Bye,
     Credit,
     Hello,
@@ -41,7 +43,7 @@ STEPS = (
 )
 _ENDS = (
     *("bye", "lose", "gap", "garble"),
-    *("over_credit", "too_large", "wrong_role", "bad_want", "bad_pack"),
+    *("over_credit", "too_large", "wrong_role", "bad_want", "bad_pack", "bad_range"),
 )
 _MISLEADING = ("stale", "stale", "stranger", "greet_wrongly", "drain")
 
@@ -114,7 +116,7 @@ class _Run:
             self.want(a, 255)
             self.credit(a, 12)
         for a in range(12):
-            self.publish(a, a)
+            (self.publish if a % 2 else self.pack)(a, 5 + 6 * a)
 
     def run_empty(self) -> None:
         """Somebody takes all that is left and keeps it: nothing may remain (P2)."""
@@ -167,16 +169,19 @@ class _Run:
             self._publish(b, a, ids[a % len(ids)])
 
     def pack(self, a: int, b: int) -> None:
-        """Some new ids, at times one that is held, or one of them twice."""
+        """Some new ids; at times those that came last once more, or one of them twice."""
         if seat := self._rich(a):
             packed, payload, left = [], b"", (seat.records, seat.size)
-            for n in range(1 + b % 4):
+            for n in range(1 + b % 6):
                 if not left[0]:
                     break
                 self._ids += 1
-                held = self.witness.held[-1].id if self.witness.held else "m1"
-                id = (f"m{self._ids}", f"m{self._ids}", f"m{self._ids - 1}", held)[(a + n) % 4]
-                records, size = self._size(*left, a + n, b)
+                held = [h.id for h in self.witness.held[-(1 + b % 6) :]] or ["m1"]
+                id = f"m{self._ids}"
+                if a % 3 == 2:
+                    id = (held[n % len(held)], f"m{self._ids - n % 2}")[a % 9 == 2]
+                # Small ones, so that credit is enough for several.
+                records, size = self._size(min(left[0], 2), min(left[1], 3), a + n, b // 6)
                 packed.append(Packed(id, records, size, "", {}))
                 payload += _payload(id, size)
                 left = (left[0] - records, left[1] - size)
@@ -200,7 +205,8 @@ class _Run:
     def renew(self, a: int, b: int) -> None:
         if seat := self._pick("consumer", a):
             leases = (*list(seat.leases)[: b % 3], *self._leases(b))
-            self._say(seat, Renew(seat.session, seat.heard + 1, leases))
+            counts = tuple(1 + (b // 3 + n) % 3 for n in range(len(leases))) if a % 3 else ()
+            self._say(seat, Renew(seat.session, seat.heard + 1, leases, counts))
 
     def all_ping(self, a: int, b: int) -> None:
         for seat in list(self.witness.seats.values()):
@@ -311,6 +317,17 @@ class _Run:
             pack = PublishPack(seat.session, seat.heard + 1, packed)
             self._say(seat, pack, b"x" * (sum(sizes) + extra))
 
+    def bad_range(self, a: int, b: int) -> None:
+        """More leases than one message may name; to count them would be to stand still."""
+        if seat := self._pick("consumer", a):
+            many = LEASES_MAX + 1 if b % 2 else INTEGER_MAX
+            first = next(iter(seat.leases), 1)
+            said = (
+                Settle(seat.session, seat.heard + 1, (Settlement(first, "ok", "", many),)),
+                Renew(seat.session, seat.heard + 1, (first,), (many,)),
+            )
+            self._say(seat, said[a % 2])
+
     def wrong_role(self, a: int, b: int) -> None:
         if (seat := self._any(a)) and seat.id.role == "producer":
             self._say(seat, Credit(seat.session, seat.heard + 1, 1, 1))
@@ -355,7 +372,11 @@ class _Run:
 
     def _settle(self, seat: Seat, leases: list[int], b: int) -> None:
         outcomes: tuple[Outcome, ...] = ("ok", "ok", "retry", "bury")
-        done = tuple(Settlement(n, outcomes[(b // 3 + i) % 4]) for i, n in enumerate(leases))
+        # Ranges may overlap, and reach into what is over or another's.
+        done = tuple(
+            Settlement(n, outcomes[(b // 3 + i) % 4], "", 1 + (b // 5 + i) % 4)
+            for i, n in enumerate(leases)
+        )
         self._say(seat, Settle(seat.session, seat.heard + 1, done))
 
     def _leases(self, b: int) -> list[int]:

@@ -14,16 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from telemq.broker import core, packing
-from telemq.broker.core import BrokerCore
+from telemq.broker import bundle as bundle_module
+from telemq.broker import core, intake
+from telemq.broker.bundle import Bundle, Claim
 from telemq.broker.credit import Credits
+from telemq.broker.intake import Intake
 from telemq.broker.inventory import Inventory
 from telemq.broker.lease import Lease, LeaseTable
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
 from telemq.broker.peers import Consumer, Peer, PeerTable, Producer
-from telemq.broker.queue import Message, ReadyQueue
-from telemq.protocol import Packed, Payload, Publish, PublishPack
+from telemq.broker.queue import ReadyQueue
+from telemq.protocol import LEASES_MAX, Payload, PublishPack
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -86,9 +88,9 @@ def _leased_messages_take_no_room() -> Iterator[None]:
 def _ready_bytes_are_counted_once_only() -> Iterator[None]:
     count = ReadyQueue._count
 
-    def forgetful(self: ReadyQueue, message: Message, sign: int) -> None:
+    def forgetful(self: ReadyQueue, bundle: Bundle, sign: int) -> None:
         before = self.size_bytes
-        count(self, message, sign)
+        count(self, bundle, sign)
         self.size_bytes = max(before, self.size_bytes) if sign < 0 else self.size_bytes
 
     with patch.object(ReadyQueue, "_count", forgetful):
@@ -141,11 +143,12 @@ def _grant_hands_out_crumbs() -> Iterator[None]:
 def _settled_message_stays() -> Iterator[None]:
     settle = Inventory.settle
 
-    def sticky(self: Inventory, consumer: Consumer, said: Any, now_ns: int) -> Message | None:
-        if message := settle(self, consumer, said, now_ns):
-            self._held[message.id] = message
-            self.ready.give_back(message)
-        return message
+    def sticky(self: Inventory, consumer: Consumer, said: Any, now_ns: int) -> list[Bundle]:
+        done = settle(self, consumer, said, now_ns)
+        for bundle in done:
+            self._held.update((message.id, bundle) for message in bundle.messages)
+            self.ready.give_back(bundle)
+        return done
 
     with patch.object(Inventory, "settle", sticky):
         yield
@@ -153,34 +156,32 @@ def _settled_message_stays() -> Iterator[None]:
 
 @_fault("P3", "P9")  # P9 if the first is paused
 def _duplicate_is_queued_twice() -> Iterator[None]:
-    with patch.object(Inventory, "find", lambda self, id: None):
+    def add(self: Inventory, bundle: Bundle) -> bool:
+        self._held.update((message.id, bundle) for message in bundle.messages)
+        self.ready.append(bundle)
+        self._counters.accepted += len(bundle)
+        return True
+
+    with patch.object(Inventory, "add", add):
         yield
 
 
 @_fault("confirms")
 def _producer_s_held_messages_are_not_counted() -> Iterator[None]:
-    with patch.object(Producer, "hold", lambda _self, _records: None):
+    with patch.object(Producer, "hold", lambda _self, _messages, _records: None):
         yield
 
 
 @_fault("confirms")
 def _confirm_goes_to_the_first_publisher() -> Iterator[None]:
-    publish = BrokerCore._take_in
+    claim = Bundle.claim
 
-    def first(
-        self: BrokerCore,
-        producer: Producer,
-        message: Publish | Packed,
-        payload: Payload,
-        number: int,
-    ) -> None:
-        held = self._inventory.find(message.id)
-        before = (held.session, held.number) if held else None
-        publish(self, producer, message, payload, number)
-        if held and before:
-            held.session, held.number = before
+    def first(self: Bundle, id: str, session: str, number: int) -> Claim:
+        before = claim(self, id, session, number)
+        claim(self, id, before.session, before.number)
+        return before
 
-    with patch.object(BrokerCore, "_take_in", first):
+    with patch.object(Bundle, "claim", first):
         yield
 
 
@@ -188,9 +189,9 @@ def _confirm_goes_to_the_first_publisher() -> Iterator[None]:
 def _attempts_are_not_counted() -> Iterator[None]:
     add = LeaseTable.add
 
-    def uncounted(self: LeaseTable, message: Message, consumer: Consumer, now_ns: int) -> Lease:
-        message.attempt = 1
-        return add(self, message, consumer, now_ns)
+    def uncounted(self: LeaseTable, bundle: Bundle, consumer: Consumer, now_ns: int) -> Lease:
+        bundle.attempt = 1
+        return add(self, bundle, consumer, now_ns)
 
     with patch.object(LeaseTable, "add", uncounted):
         yield
@@ -215,9 +216,9 @@ def _redelivery_goes_to_the_tail() -> Iterator[None]:
 
 @_fault("P9")
 def _redeliveries_leave_last_in_first_out() -> Iterator[None]:
-    def give_back(self: ReadyQueue, message: Message) -> None:
-        self._returned.insert(0, (message.place, message))
-        self._count(message, 1)
+    def give_back(self: ReadyQueue, bundle: Bundle) -> None:
+        self._returned.insert(0, (bundle.place, bundle))
+        self._count(bundle, 1)
 
     with patch.object(ReadyQueue, "give_back", give_back):
         yield
@@ -225,8 +226,8 @@ def _redeliveries_leave_last_in_first_out() -> Iterator[None]:
 
 @_fault("P9")
 def _retry_leaves_at_once() -> Iterator[None]:
-    def pause(self: ReadyQueue, message: Message, until_ns: int) -> None:
-        self.give_back(message)
+    def pause(self: ReadyQueue, bundle: Bundle, until_ns: int) -> None:
+        self.give_back(bundle)
 
     with patch.object(ReadyQueue, "pause", pause):
         yield
@@ -288,10 +289,13 @@ def _leases_outlive_their_consumer() -> Iterator[None]:
 
 @_fault("P5")
 def _delivery_goes_beyond_the_credit() -> Iterator[None]:
-    def fits(self: Consumer, records: int, size_bytes: int) -> bool:
-        return self.out_records < self.credit_records and self.credit_bytes > 0
+    takes = Consumer.takes
 
-    with patch.object(Consumer, "fits", fits):
+    def greedy(self: Consumer, bundle: Bundle) -> int:
+        has_room = self.out_records < self.credit_records and self.credit_bytes > 0
+        return takes(self, bundle) or int(has_room)
+
+    with patch.object(Consumer, "takes", greedy):
         yield
 
 
@@ -315,11 +319,20 @@ def _deadline_ignores_leases() -> Iterator[None]:
 
 
 @_fault("P8", "P7", "P4")
-def _renewed_lease_keeps_its_place() -> Iterator[None]:
-    def renew(self: LeaseTable, lease: Lease, now_ns: int) -> None:
-        lease.until_ns = now_ns + self._duration_ns
+def _renewed_lease_keeps_its_end() -> Iterator[None]:
+    with patch.object(LeaseTable, "renew", lambda self, lease, now_ns: None):
+        yield
 
-    with patch.object(LeaseTable, "renew", renew):
+
+@_fault("P8", "P7", "P4")
+def _renewed_lease_ends_among_the_earlier_ones() -> Iterator[None]:
+    renew = LeaseTable.renew
+
+    def early(self: LeaseTable, lease: Lease, now_ns: int) -> None:
+        renew(self, lease, now_ns)
+        self._by_end.move_to_end(lease.until_ns, last=False)
+
+    with patch.object(LeaseTable, "renew", early):
         yield
 
 
@@ -327,9 +340,9 @@ def _renewed_lease_keeps_its_place() -> Iterator[None]:
 def _lease_numbers_return() -> Iterator[None]:
     add = LeaseTable.add
 
-    def reuse(self: LeaseTable, message: Message, consumer: Consumer, now_ns: int) -> Lease:
-        self._last = max(self._leases, default=0)
-        return add(self, message, consumer, now_ns)
+    def reuse(self: LeaseTable, bundle: Bundle, consumer: Consumer, now_ns: int) -> Lease:
+        self._next = 1 + max(self._by_number, default=0)
+        return add(self, bundle, consumer, now_ns)
 
     with patch.object(LeaseTable, "add", reuse):
         yield
@@ -337,7 +350,7 @@ def _lease_numbers_return() -> Iterator[None]:
 
 @_fault("P11", "P9")
 def _anybody_may_settle_a_lease() -> Iterator[None]:
-    with patch.object(LeaseTable, "held", lambda self, number, _: self._leases.get(number)):
+    with patch.object(LeaseTable, "held", lambda self, number, _: self._by_number.get(number)):
         yield
 
 
@@ -368,55 +381,56 @@ def _session_tokens_depend_on_the_process() -> Iterator[None]:
 
 
 @_fault("confirms")
-def _messages_of_a_pack_have_one_number() -> Iterator[None]:
-    take_in = BrokerCore._take_in
+def _messages_of_a_pack_have_the_last_number() -> Iterator[None]:
+    add = Intake._add
 
-    def last(
-        self: BrokerCore,
-        producer: Producer,
-        message: Publish | Packed,
-        payload: Payload,
-        number: int,
-    ) -> None:
-        number = producer.heard if isinstance(message, Packed) else number
-        take_in(self, producer, message, payload, number)
+    def last(self: Intake, producer: Producer, bundle: Bundle) -> bool:
+        bundle.number = producer.heard
+        return add(self, producer, bundle)
 
-    with patch.object(BrokerCore, "_take_in", last):
+    with patch.object(Intake, "_add", last):
         yield
 
 
 @_fault("P3")
-def _payload_of_a_pack_is_cut_in_the_wrong_order() -> Iterator[None]:
-    def parts(pack: PublishPack, payload: Payload) -> Iterator[tuple[Packed, bytes]]:
-        end = len(payload)
-        for packed in pack.messages:
-            yield packed, bytes(payload[end - packed.bytes : end])
-            end -= packed.bytes
+def _payload_of_a_pack_with_a_duplicate_is_cut_in_the_wrong_order() -> Iterator[None]:
+    singly = Intake._take_in_singly
 
-    with patch.object(packing, "_parts", parts):
+    def backwards(self: Intake, producer: Producer, bundle: Bundle) -> None:
+        sizes = [packed.bytes for packed in bundle.messages]
+        payload, end, parts = bytes(bundle.payload), len(bundle.payload), []
+        for size in sizes:
+            parts.append(payload[end - size : end])
+            end -= size
+        bundle.payload = b"".join(parts)
+        singly(self, producer, bundle)
+
+    with patch.object(Intake, "_take_in_singly", backwards):
         yield
 
 
-@_fault("errors")
+@_fault("errors", "P3")
 def _length_of_a_pack_is_not_compared() -> Iterator[None]:
-    with patch.object(core, "unpacked", packing._parts):
+    with patch.object(intake, "_check_whole", lambda *_: None):
         yield
 
 
 @_fault("P1", "errors")
 def _pack_costs_its_first_message_only() -> Iterator[None]:
-    unpack = BrokerCore._unpack
+    publish = Intake.publish_pack
 
-    def cheap(self: BrokerCore, producer: Producer, pack: PublishPack, payload: Payload) -> None:
+    def cheap(
+        self: Intake, producer: Producer, pack: PublishPack, payload: Payload, now_ns: int
+    ) -> None:
         first, take = pack.messages[0], Credits.take
 
         def part(self: Credits, producer: Producer, *_: object) -> None:
             take(self, producer, first.records, first.bytes, "published")
 
         with patch.object(Credits, "take", part):
-            unpack(self, producer, pack, payload)
+            publish(self, producer, pack, payload, now_ns)
 
-    with patch.object(BrokerCore, "_unpack", cheap):
+    with patch.object(Intake, "publish_pack", cheap):
         yield
 
 
@@ -434,4 +448,150 @@ def _pack_takes_one_number() -> Iterator[None]:
         return said(self, peer, now_ns)
 
     with patch.object(PeerTable, "said", once):
+        yield
+
+
+# ---- cutting -----------------------------------------------------------------------------------
+
+
+def _cutting(spoil: Callable[[Bundle, Bundle, Bundle], None]) -> AbstractContextManager[object]:
+    """Spoil each cut: given are the new part, the front and the back."""
+    cut = Bundle.cut
+
+    def spoilt(self: Bundle, at: int) -> tuple[Bundle, Bundle]:
+        front, back = cut(self, at)
+        spoil(back if front is self else front, front, back)
+        return front, back
+
+    return patch.object(Bundle, "cut", spoilt)
+
+
+@_fault("P3")
+def _payload_is_cut_at_the_wrong_byte() -> Iterator[None]:
+    def swapped(payload: Payload, start: int, stop: int) -> Payload:
+        return bytes(payload[len(payload) - stop : len(payload) - start])
+
+    with patch.object(bundle_module, "_part", swapped):
+        yield
+
+
+@_fault("confirms")
+def _claims_are_lost_in_a_cut() -> Iterator[None]:
+    def spoil(new: Bundle, front: Bundle, back: Bundle) -> None:
+        front.again = back.again = None
+
+    with _cutting(spoil):
+        yield
+
+
+@_fault("confirms")
+def _numbers_do_not_move_in_a_cut() -> Iterator[None]:
+    def spoil(new: Bundle, front: Bundle, back: Bundle) -> None:
+        back.number = front.number
+
+    with _cutting(spoil):
+        yield
+
+
+@_fault("P9")
+def _place_does_not_move_in_a_cut() -> Iterator[None]:
+    def spoil(new: Bundle, front: Bundle, back: Bundle) -> None:
+        back.place = front.place + 100
+
+    with _cutting(spoil):
+        yield
+
+
+@_fault("P6", "P9")
+def _attempts_are_lost_in_a_cut() -> Iterator[None]:
+    def spoil(new: Bundle, front: Bundle, back: Bundle) -> None:
+        new.attempt = 0
+
+    with _cutting(spoil):
+        yield
+
+
+@_fault("P1")
+def _sums_stay_in_a_cut() -> Iterator[None]:
+    def spoil(new: Bundle, front: Bundle, back: Bundle) -> None:
+        new.records += 1
+
+    with _cutting(spoil):
+        yield
+
+
+@_fault("P3")
+def _new_part_is_not_found_by_id() -> Iterator[None]:
+    with patch.object(Inventory, "_cut", lambda self, bundle, at: bundle.cut(at)):
+        yield
+
+
+@_fault("P9")
+def _what_was_cut_off_goes_to_the_tail() -> Iterator[None]:
+    with patch.object(ReadyQueue, "put_back", ReadyQueue.append):
+        yield
+
+
+@_fault("P5", "P9")
+def _one_more_than_fits_is_cut_off() -> Iterator[None]:
+    takes = Consumer.takes
+
+    def more(self: Consumer, bundle: Bundle) -> int:
+        count = takes(self, bundle)
+        return min(count + 1, len(bundle)) if count and self.packs and not bundle.dead else count
+
+    with patch.object(Consumer, "takes", more):
+        yield
+
+
+@_fault("P2", "P4", "confirms")
+def _settling_a_part_settles_all() -> Iterator[None]:
+    def within(self: Inventory, consumer: Consumer, first: int, count: int) -> Iterator[Lease]:
+        for number in range(first, first + count):
+            if lease := self.leases.held(number, consumer):
+                yield lease
+
+    with patch.object(Inventory, "_within", within):
+        yield
+
+
+@_fault("P2", "P4", "confirms", "P8")
+def _range_goes_on_to_the_end_of_its_lease() -> Iterator[None]:
+    within = Inventory._within
+
+    def far(self: Inventory, consumer: Consumer, first: int, count: int) -> Iterator[Lease]:
+        last = self.leases.held(first + count - 1, consumer)
+        return within(self, consumer, first, (last.end if last else first + count) - first)
+
+    with patch.object(Inventory, "_within", far):
+        yield
+
+
+@_fault("P2", "P4", "P11", "confirms", "P8")
+def _range_leaves_out_its_last() -> Iterator[None]:
+    within = Inventory._within
+
+    def short(self: Inventory, consumer: Consumer, first: int, count: int) -> Iterator[Lease]:
+        return within(self, consumer, first, max(1, count - 1))
+
+    with patch.object(Inventory, "_within", short):
+        yield
+
+
+@_fault("P8", "P7", "P4")
+def _part_of_a_split_lease_ends_later() -> Iterator[None]:
+    split = LeaseTable.split
+
+    def later(self: LeaseTable, lease: Lease, front: Bundle, back: Bundle) -> tuple[Lease, Lease]:
+        parts = split(self, lease, front, back)
+        self.renew(parts[1], lease.until_ns - self._duration_ns + 1)
+        return parts
+
+    with patch.object(LeaseTable, "split", later):
+        yield
+
+
+@_fault("errors")
+def _count_of_a_range_is_not_bounded() -> Iterator[None]:
+    with patch.object(core, "LEASES_MAX", LEASES_MAX + 1):
         yield

@@ -11,14 +11,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 from telemq.broker import journal as journal_module
-from telemq.broker.core import BrokerCore, Outgoing
+from telemq.broker.bundle import Bundle
+from telemq.broker.core import Outgoing
+from telemq.broker.intake import Intake
 from telemq.broker.inventory import Inventory
 from telemq.broker.journal import Journal
-from telemq.broker.journaled import JournaledCore, _Noting
+from telemq.broker.journaled import JournaledCore, _Noting, _Singly
 from telemq.broker.peers import Producer
-from telemq.broker.queue import Message
 from telemq.broker.recovery import Contents, read_journal
-from telemq.protocol import Packed, Payload, Publish
 from tests.support.disks import CrashDisk
 from tests.support.planted import Fault
 
@@ -169,7 +169,7 @@ def _dead_segments_stay() -> Iterator[None]:
 def _torn_end_is_not_cut() -> Iterator[None]:
     recover = Journal._recover
 
-    def sparing(self: Journal, found: Contents, now_ns: int) -> list[Message]:
+    def sparing(self: Journal, found: Contents, now_ns: int) -> list[Bundle]:
         for segment in found.segments:
             segment.torn = None
         return recover(self, found, now_ns)
@@ -195,40 +195,27 @@ def _retries_are_not_written() -> Iterator[None]:
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _confirm_at_once() -> Iterator[None]:
-    add = _Noting.add
-    publish = JournaledCore._take_in
+    add = _Singly._add
 
-    def hasty(
-        self: JournaledCore,
-        producer: Producer,
-        message: Publish | Packed,
-        payload: Payload,
-        number: int,
-    ) -> None:
-        publish(self, producer, message, payload, number)
-        if held := self._inventory.find(message.id):
-            self._confirm(held)
+    def hasty(self: _Singly, producer: Producer, bundle: Bundle) -> bool:
+        is_new = add(self, producer, bundle)
+        if is_new:
+            self._core._confirm(bundle)
+        return is_new
 
-    with patch.object(JournaledCore, "_take_in", hasty), patch.object(_Noting, "add", add):
+    with patch.object(_Singly, "_add", hasty):
         yield
 
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _duplicate_of_a_synced_message_is_confirmed_when_settled() -> Iterator[None]:
-    with patch.object(JournaledCore, "_take_in", BrokerCore._take_in):
+    with patch.object(_Singly, "_claim_again", Intake._claim_again):
         yield
 
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _confirmed_again_when_settled() -> Iterator[None]:
-    confirm = JournaledCore._confirm
-
-    def forgetful(self: JournaledCore, message: Message) -> None:
-        session = message.session
-        confirm(self, message)
-        message.session = session
-
-    with patch.object(JournaledCore, "_confirm", forgetful):
+    with patch.object(Bundle, "unclaim", lambda self: None):
         yield
 
 

@@ -19,6 +19,7 @@ from telemq.broker.stats import BrokerStats, Counters
 from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
     CONTROL_BYTES_MAX,
+    LEASES_MAX,
     SILENT_BEATS,
     Bye,
     Confirm,
@@ -224,7 +225,7 @@ class Witness:
         elif seat.id.role == "producer":
             self._error = self._from_producer(seat, message, payload)
         elif isinstance(message, Settle | Renew):
-            changes = self._from_lessee(seat, message)
+            changes = self._from_lessee(seat, _one_by_one(message))
         elif isinstance(message, Credit):
             seat.records, seat.size = message.records, message.bytes
         elif not isinstance(message, Ping):
@@ -303,24 +304,27 @@ class Witness:
         seat.wish = None if ends else want
         return ""
 
-    def _from_lessee(self, seat: Seat, message: Settle | Renew) -> bool:
+    def _from_lessee(self, seat: Seat, said: list[tuple[int, str]] | None) -> bool:
+        """Settle or renew leases; tell whether that changes anything."""
+        if said is None:
+            self._error = "bad_message"
+            return True
         changes = False
-        for one in message.leases if isinstance(message, Renew) else message.settlements:
-            lease = one if isinstance(one, int) else one.lease
+        for lease, outcome in said:
             if lease not in seat.leases:
                 continue
             changes = True
-            if isinstance(one, int):
+            if outcome == "renew":
                 self.leases[lease] = seat, self.now + self.limits.lease_ns
                 continue
             held = seat.leases[lease]
-            if one.outcome == "retry" or (one.outcome == "bury" and held.dead):
+            if outcome == "retry" or (outcome == "bury" and held.dead):
                 pause_ns = self.limits.retry_ns * 2 ** (held.tries - 1)
                 held.due_ns = self.now + min(pause_ns, self.limits.retry_ns_max)
-            if one.outcome == "bury":
+            if outcome == "bury":
                 held.dead = True
             self._give_back(lease)
-            if one.outcome == "ok":
+            if outcome == "ok":
                 self.held.remove(held)
                 self.gone.append(held.id)
                 if not held.synced:
@@ -413,11 +417,14 @@ class Witness:
         pack, parts, at = out.message, [], 0
         promised(seat.packs, "packs", "a PACK for a peer that does not speak it")
         promised(len(encode(pack)) <= CONTROL_BYTES_MAX, "packs", "its control frame is too long")
+        leases = [(o.lease + n, o.attempt) for o in pack.lent for n in range(o.count)]
+        promised(len(leases) == len(pack.messages), "packs", "a lease too many, or too few")
         for number, one in enumerate(pack.messages, pack.number):
             part = payload[at : at + one.bytes]
             at += one.bytes
-            about = (one.attempt, one.id, one.records, one.key, one.metadata, "")
-            single = Deliver(pack.session, number, one.lease, pack.lease_ms, *about)
+            lease, attempt = leases[number - pack.number]
+            about = (attempt, one.id, one.records, one.key, one.metadata, "")
+            single = Deliver(pack.session, number, lease, pack.lease_ms, *about)
             parts.append((seat, single, part))
         promised(at == len(payload), "packs", "its payload is not as long as its messages")
         seat.said += len(pack.messages) - 1
@@ -526,6 +533,18 @@ class Witness:
         consumers = [s for s in self.seats.values() if s.id.role == "consumer"]
         idle = [s for s in consumers if s.records and s.size and not s.leases]
         promised(not (idle and self.head()), "P9", "a message waits, and so does a consumer")
+
+
+def _one_by_one(message: Settle | Renew) -> list[tuple[int, str]] | None:
+    """Give each lease with what is said of it; None if there are too many."""
+    if isinstance(message, Settle):
+        said = [(one.lease, one.count, str(one.outcome)) for one in message.settlements]
+    else:
+        counts = message.counts or (1,) * len(message.leases)
+        said = [(n, count, "renew") for n, count in zip(message.leases, counts, strict=True)]
+    if sum(count for _, count, _ in said) > LEASES_MAX:
+        return None
+    return [(first + n, outcome) for first, count, outcome in said for n in range(count)]
 
 
 def _journaled(core: BrokerCore) -> JournaledCore:

@@ -16,6 +16,7 @@ PURE = {
     "telemq.engine_settings", "telemq.helm_values",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
+    "telemq.broker.bundle", "telemq.broker.intake", "telemq.broker.packing",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
     "telemq.broker.entries",
     "telemq.broker.journaled",

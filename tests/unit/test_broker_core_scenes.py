@@ -162,7 +162,7 @@ def test_stuck_consumer_keeps_what_it_holds_and_nobody_else_waits() -> None:
         for out in producer.publish(f"{n}"):
             if out.payload:
                 to.append(out.peer)
-        for lease in [lease.id for lease in scene.core._inventory.leases.all()]:
+        for lease in [lease.first for lease in scene.core._inventory.leases.all()]:
             other.settle(lease)
         assert n < 3 or 2 == scene.core.stats().leased_messages
     assert [stuck.id, stuck.id] == [peer for peer in to if peer == stuck.id]

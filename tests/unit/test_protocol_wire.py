@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,9 @@ from telemq.protocol import (
     CONTROL_BYTES_MAX,
     FINAL_ERRORS,
     INTEGER_MAX,
+    LEASES_MAX,
     PACK_BYTES_MAX,
+    PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
     PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
@@ -33,7 +36,6 @@ from telemq.protocol import (
     FromPeer,
     Grant,
     Hello,
-    LeaseId,
     Lent,
     Packed,
     Ping,
@@ -48,7 +50,6 @@ from telemq.protocol import (
     decode_from_broker,
     decode_from_peer,
     encode,
-    label_bytes,
     speaks_packs,
 )
 
@@ -63,7 +64,12 @@ positive = st.integers(1, INTEGER_MAX)
 name = st.text(min_size=1, max_size=512)
 metadata = st.dictionaries(text, text, max_size=4)
 settlements = st.lists(
-    st.builds(Settlement, positive, st.sampled_from(["ok", "retry", "bury"]), text), max_size=5
+    st.builds(Settlement, positive, st.sampled_from(["ok", "retry", "bury"]), text, positive),
+    max_size=5,
+).map(tuple)
+small = st.integers(0, PACKED_BYTES_MAX)
+packed = st.lists(
+    st.builds(Packed, name, positive, small, text, metadata), min_size=1, max_size=4
 ).map(tuple)
 numbers = st.lists(positive, max_size=5).map(tuple)
 either = [st.builds(Ping, text, count), st.builds(Bye, text, count)]
@@ -74,12 +80,10 @@ from_peer = st.one_of(
     st.builds(Want, text, count, count, count, count, count),
     st.builds(Return, text, count, count, count),
     st.builds(Publish, text, count, name, positive, text, metadata),
-    st.builds(PublishPack, text, count, st.lists(
-        st.builds(Packed, name, positive, count, text, metadata), min_size=1, max_size=4
-    ).map(tuple)),
+    st.builds(PublishPack, text, count, packed),
     st.builds(Credit, text, count, count, count),
     st.builds(Settle, text, count, settlements),
-    st.builds(Renew, text, count, numbers),
+    st.builds(Renew, text, count, numbers, numbers),
 )  # fmt: skip
 from_broker = st.one_of(
     *either,
@@ -88,9 +92,8 @@ from_broker = st.one_of(
     st.builds(Grant, text, count, count, count),
     st.builds(Confirm, text, count, numbers),
     st.builds(DeliverPack, text, count, positive, st.lists(
-        st.builds(Lent, positive, positive, name, positive, count, text, metadata),
-        min_size=1, max_size=4,
-    ).map(tuple)),
+        st.builds(Lent, positive, positive, positive), max_size=4,
+    ).map(tuple), packed),
     st.builds(
         Deliver, text, count, positive, positive, positive, name, positive, text, metadata, text
     ),
@@ -192,9 +195,10 @@ def test_white_space_and_fields_of_later_versions_are_ignored(frame: bytes) -> N
 
 
 def test_settlement_needs_no_reason() -> None:
-    """The document has it for `bury` only."""
+    """The document has it for `bury` only; a peer of 1.0 says no count."""
     settled = decode_from_peer(b'["SETTLE","s",1,[[7,"ok"]]]')
-    assert Settle("s", 1, (Settlement(7, "ok", ""),)) == settled
+    assert Settle("s", 1, (Settlement(7, "ok", "", 1),)) == settled
+    assert Renew("s", 1, (7, 9), ()) == decode_from_peer(b'["RENEW","s",1,[7,9]]')
 
 
 # ---- the document ------------------------------------------------------------------------------
@@ -204,9 +208,10 @@ _FIRST = ("session", "number")
 _LISTS = {
     "number, ...": "numbers",
     "lease, ...": "leases",
-    "lease, outcome, reason": "settlements",
+    "count, ...": "counts",
+    "lease, outcome, reason, count": "settlements",
+    "lease, count, attempt": "lent",
     "id, records, bytes, key, metadata": "messages",
-    "lease, attempt, id, records, bytes, key, metadata": "messages",
 }
 
 
@@ -272,18 +277,35 @@ def test_document_and_code_have_the_same_numbers() -> None:
     assert 256 * 1024 == PACK_BYTES_MAX
     assert "more than 16 KiB of payload travels alone" in DOCUMENT
     assert 16 * 1024 == PACKED_BYTES_MAX
+    assert f"control frame of a producer's PACK is at most {PACK_CONTROL_BYTES_MAX:,} bytes" in (
+        DOCUMENT
+    )
+    assert f"at most {LEASES_MAX:,} leases" in DOCUMENT
 
 
-@given(st.lists(st.tuples(name, text, metadata), min_size=1, max_size=5))
-def test_label_bytes_is_never_less_than_a_line_of_a_pack_takes(
-    labels: list[tuple[str, str, dict[str, str]]],
+@given(st.lists(st.tuples(name, positive, small, text, metadata), min_size=1, max_size=5))
+def test_lines_of_a_pack_are_never_longer_in_a_deliver_than_they_came(
+    lines: list[tuple[str, int, int, str, dict[str, str]]],
 ) -> None:
-    """A pack is filled up to the limit of a control frame: it must not go beyond."""
+    """A broker hands on what it has read, however its producer writes JSON."""
+    spelt = json.dumps(["PACK", "s", 1, lines], separators=(",", ":")).encode()
+    pack = decode_from_peer(spelt)
+    assert isinstance(pack, PublishPack)
+    assert len(encode(pack)) <= len(spelt)
+
+
+def test_longest_pack_of_a_producer_fits_into_one_for_a_consumer() -> None:
+    """Whoever publishes it must not break the session of whoever is to get it."""
+    short = [Packed(f"i{n}", 1, 0, "k" * 400, {}) for n in range(155)]
+    while len(frame := encode(PublishPack("s", 1, tuple(short)))) > PACK_CONTROL_BYTES_MAX:
+        with pytest.raises(RemoteProtocolError, match="control frame of PACK over 65000 bytes"):
+            decode_from_peer(frame)
+        short.pop()
+    assert PACK_CONTROL_BYTES_MAX - 500 < len(frame)
+    assert PublishPack("s", 1, tuple(short)) == decode_from_peer(frame)
     most = INTEGER_MAX
-    lent = tuple(Lent(most, most, id, most, most, key, about) for id, key, about in labels)
-    pack = DeliverPack("s" * 16, most, most, lent)
-    bounds = sum(label_bytes(id, key, about) for id, key, about in labels)
-    assert len(encode(pack)) <= 100 + bounds
+    deliver = DeliverPack("s" * 16, most, most, (Lent(most, most, most),), tuple(short))
+    assert len(encode(deliver)) <= CONTROL_BYTES_MAX
 
 
 @pytest.mark.parametrize(("version", "packs"), [
@@ -312,7 +334,7 @@ def test_longest_publish_fits_into_a_deliver_with_the_longest_reason() -> None:
     assert isinstance(publish, Publish)
     most = INTEGER_MAX
     deliver = Deliver(
-        *("s" * 16, most, LeaseId(most), most, most, publish.id, most, publish.key),
+        *("s" * 16, most, most, most, most, publish.id, most, publish.key),
         publish.metadata,
         "\x01" * 1000,
     )

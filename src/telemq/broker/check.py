@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.peers import Consumer, Producer
 
 if TYPE_CHECKING:
@@ -48,36 +49,57 @@ def _check_room(core: BrokerCore) -> None:
 
 def _check_places(core: BrokerCore) -> None:
     ready = core._inventory.ready.in_order()
-    leased = [lease.message for lease in core._inventory.leases.all()]
+    leased = [lease.bundle for lease in core._inventory.leases.all()]
     counters = core._counters
     gone = counters.settled + counters.buried
     came = counters.accepted + counters.restored
-    assert came == gone + len(ready) + len(leased), "P2: a message is unaccounted for"
-    ids = [message.id for message in ready + leased]
-    assert len(ids) == len(set(ids)), "P3: a message is in two places"
-    assert set(ids) == set(core._inventory._held), "P3: a message is in no place"
+    ids = {message.id: bundle for bundle in ready + leased for message in bundle.messages}
+    count = sum(len(bundle) for bundle in ready + leased)
+    assert came == gone + count, "P2: a message is unaccounted for"
+    assert len(ids) == count, "P3: a message is in two places"
+    assert ids == core._inventory._held, "P3: a message is in no place, or not in that bundle"
+    claimed: dict[str, tuple[int, int]] = {}
+    for bundle in ready + leased:
+        for claim in bundle.claims():
+            messages, records = claimed.get(claim.session, (0, 0))
+            claimed[claim.session] = messages + claim.messages, records + claim.records
     for peer in core._peers.all():
         if isinstance(peer, Producer):
-            own = [m.records for m in ready + leased if m.session == peer.session]
-            shown = (peer.held_messages, peer.held_records)
-            assert shown == (len(own), sum(own)), (
+            assert claimed.get(peer.session, (0, 0)) == (peer.held_messages, peer.held_records), (
                 "confirms: a producer's held messages are miscounted"
             )
-    for part, messages in ((core._inventory.ready, ready), (core._inventory.leases, leased)):
-        assert part.records == sum(m.records for m in messages), "P1: records miscounted"
-        assert part.size_bytes == sum(m.size_bytes for m in messages), "P1: bytes miscounted"
+    for part, bundles in ((core._inventory.ready, ready), (core._inventory.leases, leased)):
+        assert part.messages == sum(map(len, bundles)), "P2: messages miscounted"
+        assert part.records == sum(b.records for b in bundles), "P1: records miscounted"
+        assert part.size_bytes == sum(b.size_bytes for b in bundles), "P1: bytes miscounted"
+    for bundle in ready + leased:
+        _check_bundle(bundle)
+
+
+def _check_bundle(bundle: Bundle) -> None:
+    messages = bundle.messages
+    assert bundle.records == sum(m.records for m in messages), "P1: a bundle is miscounted"
+    assert bundle.size_bytes == sum(m.bytes for m in messages), "P1: a bundle is miscounted"
+    assert bundle.size_bytes == len(bundle.payload), "P3: a payload is not as long as its messages"
+    claimed = [m.id for m in messages] if bundle.again is None else list(bundle.again)
+    assert {m.id for m in messages} == set(claimed), "confirms: a claim is lost, or of another's"
 
 
 def _check_leases(core: BrokerCore) -> None:
     consumers = [p for p in core._peers.all() if isinstance(p, Consumer)]
-    owned = {lease.id for c in consumers for lease in c.leases.values()}
-    assert owned == {lease.id for lease in core._inventory.leases.all()}, (
-        "P4: a lease without a live owner"
-    )
+    leases = core._inventory.leases
+    owned = {lease for consumer in consumers for lease in consumer.leases}
+    assert owned == set(leases.all()), "P4: a lease without a live owner"
+    numbers = {n: lease for lease in owned for n in range(lease.first, lease.end)}
+    assert numbers == leases._by_number, "P4: a number of another's lease, or of none"
     for consumer in consumers:
-        messages = [lease.message for lease in consumer.leases.values()]
-        assert consumer.out_records == sum(m.records for m in messages), "P5: miscounted"
-        assert consumer.out_bytes == sum(m.size_bytes for m in messages), "P5: miscounted"
+        assert all(lease.consumer is consumer for lease in consumer.leases), "P4: not its own lease"
+        for lease in consumer.leases:
+            assert lease.end - lease.first == len(lease.bundle), "P4: a lease is not all numbered"
+        bundles = [lease.bundle for lease in consumer.leases]
+        assert consumer.out_messages == sum(map(len, bundles)), "P5: miscounted"
+        assert consumer.out_records == sum(b.records for b in bundles), "P5: miscounted"
+        assert consumer.out_bytes == sum(b.size_bytes for b in bundles), "P5: miscounted"
 
 
 def _check_deadline(core: BrokerCore) -> None:

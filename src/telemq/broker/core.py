@@ -11,6 +11,9 @@ give the same answers, byte for byte. There is one door for each kind of event (
                  '---------'-- attempts at the limit, or bury: dead, delivered as a dead letter
                                until a consumer has kept it; then CONFIRM, too
 
+Small messages that arrived together are held as one (`bundle`) and cut apart where that matters;
+what is said here of a message is true of each of them.
+
 Promises, each checked by `check()` or by a property of its own (tests/property):
 
 P1  ready + leased + granted and not spent never exceeds the capacity, in records or in bytes; what
@@ -37,16 +40,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.credit import Credits
+from telemq.broker.intake import Intake
 from telemq.broker.inventory import Inventory
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
-from telemq.broker.packing import deliveries, unpacked
+from telemq.broker.packing import deliveries
 from telemq.broker.peers import Consumer, Outgoing, Peer, PeerId, PeerTable, Producer
-from telemq.broker.queue import Message
 from telemq.broker.stats import BrokerStats, Counters, PeerStats
 from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
+    LEASES_MAX,
     SILENT_BEATS,
     VERSION,
     Bye,
@@ -56,7 +61,6 @@ from telemq.protocol import (
     FromPeer,
     Grant,
     Hello,
-    Packed,
     Payload,
     Ping,
     Publish,
@@ -88,14 +92,14 @@ class BrokerCore:
         self.limits = limits
         self._peers = PeerTable(secret, limits.heartbeat_ns, SILENT_BEATS * limits.heartbeat_ns)
         self._counters = Counters()
-        self._inventory = Inventory(limits, self._counters)
         self._credits = Credits(limits)
+        self._inventory = Inventory(limits, self._counters)
+        self._intake = Intake(limits, self._peers, self._credits, self._inventory, self._counters)
         self._offenders = Offenders(limits)
         self._confirms: dict[str, list[int]] = {}
         self._draining = False
         #: See `journaled`: no credit while the journal can take no more.
         self._stalled = False
-        self._place = 0
         self._now = 0
         self._out: list[Outgoing] = []
 
@@ -284,9 +288,9 @@ class BrokerCore:
     ) -> None:
         match message:
             case Publish():
-                self._publish(producer, message, b"" if payload is None else payload)
+                self._intake.publish(producer, message, payload or b"", self._now)
             case PublishPack():
-                self._unpack(producer, message, b"" if payload is None else payload)
+                self._intake.publish_pack(producer, message, payload or b"", self._now)
             case Want():
                 self._credits.want(producer, message)
             case Return():
@@ -296,77 +300,41 @@ class BrokerCore:
             case _:
                 raise _wrong_role(producer, message)
 
-    def _publish(self, producer: Producer, publish: Publish, payload: Payload) -> None:
-        self._check_size(publish.records, len(payload))
-        self._credits.take(producer, publish.records, len(payload), "published")
-        self._take_in(producer, publish, payload, publish.number)
-
-    def _unpack(self, producer: Producer, pack: PublishPack, payload: Payload) -> None:
-        """Take in a pack, whole or not at all."""
-        self._check_size(
-            max(packed.records for packed in pack.messages),
-            max(packed.bytes for packed in pack.messages),
-        )
-        parts = unpacked(pack, payload)
-        records = sum(packed.records for packed in pack.messages)
-        self._credits.take(producer, records, len(payload), "published")
-        for number, (packed, part) in enumerate(parts, pack.number):
-            self._take_in(producer, packed, part, number)
-
-    def _check_size(self, records: int, size_bytes: int) -> None:
-        if records > self.limits.largest_records or size_bytes > self.limits.largest_bytes:
-            raise RemoteProtocolError(
-                "too_large",
-                f"{records} records and {size_bytes} bytes; the limits are "
-                f"{self.limits.largest_records} and {self.limits.largest_bytes}",
-            )
-
-    def _take_in(
-        self, producer: Producer, publish: Publish | Packed, payload: Payload, number: int
-    ) -> None:
-        """Queue a message that is paid for, unless one with its id is held."""
-        if held := self._inventory.find(publish.id):
-            self._counters.duplicates += 1
-            self._peers.let_go(held.session, held.records)
-            producer.hold(held.records)
-            held.session, held.number = producer.session, number
-            return
-        self._place += 1
-        producer.accept(publish.records)
-        self._inventory.add(
-            Message(
-                publish.id,
-                publish.records,
-                len(payload),
-                publish.key,
-                publish.metadata,
-                payload,
-                self._place,
-                self._now,
-                producer.session,
-                number,
-            )
-        )
-
     # ---- consumers -------------------------------------------------------------------------
 
     def _from_consumer(self, consumer: Consumer, message: FromPeer) -> None:
         match message:
             case Settle():
+                _check_count(sum([settlement.count for settlement in message.settlements]))
                 for settlement in message.settlements:
-                    done = self._inventory.settle(consumer, settlement, self._now)
-                    if done and self._peers.let_go(done.session, done.records):
-                        self._confirms.setdefault(done.session, []).append(done.number)
+                    for bundle in self._inventory.settle(consumer, settlement, self._now):
+                        self._confirm(bundle)
             case Credit():
                 consumer.credit_records, consumer.credit_bytes = message.records, message.bytes
                 self._inventory.welcome(consumer)
             case Renew():
-                for number in message.leases:
-                    self._inventory.renew(consumer, number, self._now)
+                counts = message.counts or (1,) * len(message.leases)
+                _check_count(sum(counts))
+                if len(counts) != len(message.leases):
+                    raise RemoteProtocolError("bad_message", "RENEW has a count for each lease")
+                for first, count in zip(message.leases, counts, strict=True):
+                    self._inventory.renew(consumer, first, count, self._now)
             case Ping():
                 pass
             case _:
                 raise _wrong_role(consumer, message)
+
+    def _confirm(self, bundle: Bundle) -> None:
+        """Confirm messages to whoever published them last, if they are still there."""
+        if bundle.again is None:
+            self._confirm_to(bundle.session, bundle.number, len(bundle.messages), bundle.records)
+        else:
+            for claim in bundle.again.values():
+                self._confirm_to(*claim)
+
+    def _confirm_to(self, session: str, number: int, messages: int, records: int) -> None:
+        if self._peers.let_go(session, messages, records):
+            self._confirms.setdefault(session, []).extend(range(number, number + messages))
 
     # ---- after every event -----------------------------------------------------------------
 
@@ -398,6 +366,13 @@ class BrokerCore:
 def _parts(numbers: list[int]) -> Iterable[tuple[int, ...]]:
     for start in range(0, len(numbers), _CONFIRMS_MAX):
         yield tuple(numbers[start : start + _CONFIRMS_MAX])
+
+
+def _check_count(leases: int) -> None:
+    """Refuse what would cost more than its frame is long."""
+    if leases > LEASES_MAX:
+        detail = f"{leases} leases in one message; {LEASES_MAX} are the limit"
+        raise RemoteProtocolError("bad_message", detail)
 
 
 def _wrong_role(peer: Peer, message: FromPeer) -> RemoteProtocolError:

@@ -30,7 +30,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from telemq.broker.queue import Message
+from telemq.broker.bundle import Bundle
+from telemq.protocol import Packed
 
 __all__ = [
     "FORGET",
@@ -72,9 +73,9 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Append(NamedTuple):
-    """A message was accepted; it is to be on disk before it is confirmed."""
+    """A message was accepted, a bundle of one; it is to be on disk before it is confirmed."""
 
-    message: Message
+    message: Bundle
 
 
 class Forget(NamedTuple):
@@ -137,11 +138,12 @@ class Seal:
         """Give the checksum of the first 12 bytes of an entry that begins at an offset."""
         return zlib.crc32(head, zlib.crc32(_PLACE.pack(offset), zlib.crc32(self._salt)))
 
-    def message(self, message: Message, offset: int) -> list[Buffer]:
-        """Encode a message; the payload is not copied."""
-        about = msgspec.json.encode((message.id, message.key, message.metadata, message.dead))
-        fixed = _FIXED.pack(message.place, message.records, message.attempt, len(about))
-        return self._entry(MESSAGE, offset, fixed + about, message.payload)
+    def message(self, bundle: Bundle, offset: int) -> list[Buffer]:
+        """Encode a message, which is a bundle of one; the payload is not copied."""
+        (message,) = bundle.messages
+        about = msgspec.json.encode((message.id, message.key, message.metadata, bundle.dead))
+        fixed = _FIXED.pack(bundle.place, message.records, bundle.attempt, len(about))
+        return self._entry(MESSAGE, offset, fixed + about, bundle.payload)
 
     def forget(self, places: list[int], offset: int) -> list[Buffer]:
         """Encode that messages are done with."""
@@ -218,20 +220,18 @@ def forgotten(body: Buffer) -> tuple[int, ...]:
     return struct.unpack(f">{len(body) // _PLACE.size}Q", body)
 
 
-def decode_message(body: Buffer, now_ns: int) -> Message:
-    """Give the message of a MESSAGE, as one that has just arrived and nobody waits for."""
+def decode_message(body: Buffer, now_ns: int) -> Bundle:
+    """Give the message of a MESSAGE, a bundle of one that has just arrived and nobody waits for."""
     place, records, attempt, length = _FIXED.unpack_from(body)
     start = _FIXED.size + length
     about = bytes(body[_FIXED.size : start])
     id, key, metadata, dead = msgspec.json.decode(about, type=tuple[str, str, dict[str, str], str])
     payload = bytes(body[start:])
-    return Message(
-        id,
+    return Bundle(
+        (Packed(id, records, len(payload), key, metadata),),
+        payload,
         records,
         len(payload),
-        key,
-        metadata,
-        payload,
         place=place,
         arrived_ns=now_ns,
         session="",

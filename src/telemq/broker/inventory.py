@@ -1,8 +1,8 @@
 """All the messages that a broker holds, waiting or lent, and their way between the two.
 
-A consumer's death, a lease that ran out, a retry: all are the same event here, a message that goes
-back to the head of the queue; after a retry, once a pause is over. Only here do the totals of P2
-change.
+They are held in bundles, and here is where one is cut. A consumer's death, a lease that ran out, a
+retry: all are the same event here, a bundle that goes back to the head of the queue; after a retry,
+once a pause is over. Only here do the totals of P2 change.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.lease import Lease, LeaseTable
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer
-from telemq.broker.queue import Message, ReadyQueue
+from telemq.broker.queue import ReadyQueue
 from telemq.broker.stats import Counters
 from telemq.protocol import Settlement
 
@@ -21,7 +22,7 @@ __all__ = ["Inventory"]
 
 
 class Inventory:
-    """Every held message, by id, in the queue and by lease.
+    """Every held message: its bundle by id, in the queue and by lease.
 
     Args:
         limits: of the broker.
@@ -33,8 +34,8 @@ class Inventory:
         self.leases = LeaseTable(limits.lease_ns)
         self._limits = limits
         self._counters = counters
-        #: By id, in order of arrival.
-        self._held: dict[str, Message] = {}
+        #: By id of each message, in order of arrival.
+        self._held: dict[str, Bundle] = {}
         #: Consumers that may have room, next to be served first. One that was found full is not
         #: here until it settles something or changes its credit.
         self._ring: deque[Consumer] = deque()
@@ -49,20 +50,24 @@ class Inventory:
         """Payload bytes held."""
         return self.ready.size_bytes + self.leases.size_bytes
 
-    def find(self, id: str) -> Message | None:
-        """Find a held message by its id."""
+    def find(self, id: str) -> Bundle | None:
+        """Find the bundle of a held message by its id."""
         return self._held.get(id)
 
-    def oldest(self) -> Message | None:
-        """Show the held message that arrived first."""
+    def oldest(self) -> Bundle | None:
+        """Show the bundle of the held message that arrived first."""
         return next(iter(self._held.values()), None)
 
-    def add(self, message: Message) -> None:
-        """Take in a message whose id is not held."""
-        self._held[message.id] = message
-        self.ready.append(message)
-        self._counters.accepted += 1
-        self._counters.accepted_records += message.records
+    def add(self, bundle: Bundle) -> bool:
+        """Take in a bundle, unless an id in it is held already, or there twice."""
+        ids = dict.fromkeys([message.id for message in bundle.messages], bundle)
+        if len(ids) != len(bundle.messages) or not self._held.keys().isdisjoint(ids):
+            return False
+        self._held.update(ids)
+        self.ready.append(bundle)
+        self._counters.accepted += len(ids)
+        self._counters.accepted_records += bundle.records
+        return True
 
     def welcome(self, consumer: Consumer) -> None:
         """Take note that a consumer may have room now."""
@@ -73,60 +78,54 @@ class Inventory:
     def deliver(self, now_ns: int) -> Iterator[Lease]:
         """Lend what can be lent, turn by turn to the consumers that have room."""
         self.ready.wake(now_ns)
-        while self._ring and (message := self.ready.head()):
+        while self._ring and (bundle := self.ready.head()):
             consumer = self._ring.popleft()
-            if not consumer.fits(message.records, message.size_bytes):
+            most = consumer.takes(bundle)
+            if not most:
                 consumer.in_ring = False
                 continue
             self._ring.append(consumer)
             self.ready.pop()
-            message.attempt += 1
-            lease = self.leases.add(message, consumer, now_ns)
-            consumer.leases[lease.id] = lease
-            consumer.out_records += message.records
-            consumer.out_bytes += message.size_bytes
+            if most < len(bundle.messages):
+                bundle, rest = self._cut(bundle, most)
+                self.ready.put_back(rest)
+            bundle.attempt += 1
+            lease = self.leases.add(bundle, consumer, now_ns)
+            consumer.hold(lease)
             yield lease
 
-    def settle(self, consumer: Consumer, settlement: Settlement, now_ns: int) -> Message | None:
-        """Do what a consumer says of one of its leases.
+    def settle(self, consumer: Consumer, settlement: Settlement, now_ns: int) -> list[Bundle]:
+        """Do what a consumer says of some of its leases.
 
         Returns:
-            The message, if it is done with and to be confirmed.
+            What is done with and to be confirmed.
         """
-        lease = self.leases.held(settlement.lease, consumer)
-        if lease is None:
-            self._counters.stale_settles += 1
-            return None
-        message = lease.message
-        if settlement.outcome == "retry" or (settlement.outcome == "bury" and message.dead):
-            # A dead letter cannot be buried again: whoever tries cannot keep it now.
-            until_ns = now_ns + self._limits.pause_ns(message.attempt)
-            self._give_back(lease, "its consumer asked for a retry", until_ns)
-            return None
-        if settlement.outcome == "bury":
-            message.dead = settlement.reason or "buried without a reason"
-            self._give_back(lease, "")
-            return None
-        self._end(lease)
-        del self._held[message.id]
-        consumer.settled_messages += 1
-        consumer.settled_records += message.records
-        if message.dead:
-            self._counters.buried += 1
-        else:
-            self._counters.settled += 1
-            self._counters.settled_records += message.records
-        return message
+        done, live = [], 0
+        for lease in self._within(consumer, settlement.lease, settlement.count):
+            bundle = lease.bundle
+            live += len(bundle.messages)
+            if settlement.outcome == "ok":
+                self._done(lease)
+                done.append(bundle)
+            elif settlement.outcome == "retry" or bundle.dead:
+                # A dead letter cannot be buried again: whoever tries cannot keep it now.
+                until_ns = now_ns + self._limits.pause_ns(bundle.attempt)
+                self._give_back(lease, "its consumer asked for a retry", until_ns)
+            else:
+                bundle.dead = settlement.reason or "buried without a reason"
+                self._give_back(lease, "")
+        self._counters.stale_settles += settlement.count - live
+        return done
 
-    def renew(self, consumer: Consumer, number: int, now_ns: int) -> None:
-        """Let a lease begin anew, if it is live and that consumer's."""
-        if lease := self.leases.held(number, consumer):
+    def renew(self, consumer: Consumer, first: int, count: int, now_ns: int) -> None:
+        """Let leases begin anew, those that are live and that consumer's."""
+        for lease in self._within(consumer, first, count):
             self.leases.renew(lease, now_ns)
 
     def expire(self, now_ns: int) -> None:
         """Take back what was lent until now or earlier."""
         for lease in self.leases.ended(now_ns):
-            self._counters.leases_expired += 1
+            self._counters.leases_expired += len(lease.bundle.messages)
             self._give_back(lease, "its lease ran out")
 
     def leave(self, consumer: Consumer, why: str) -> None:
@@ -135,26 +134,62 @@ class Inventory:
         if consumer.in_ring:
             self._ring.remove(consumer)
             consumer.in_ring = False
-        for lease in list(consumer.leases.values()):
+        for lease in list(consumer.leases):
             self._give_back(lease, why)
+
+    def _within(self, consumer: Consumer, first: int, count: int) -> Iterator[Lease]:
+        """Give a consumer's live leases with these numbers, cut off where the numbers end."""
+        number, end = first, first + count
+        while number < end:
+            lease = self.leases.held(number, consumer)
+            if lease is None:
+                number += 1
+                continue
+            if lease.first < number:
+                _, lease = self._cut_lease(lease, number - lease.first)
+            if lease.end > end:
+                lease, _ = self._cut_lease(lease, end - lease.first)
+            number = lease.end
+            yield lease
+
+    def _cut(self, bundle: Bundle, at: int) -> tuple[Bundle, Bundle]:
+        front, back = bundle.cut(at)
+        new = back if front is bundle else front
+        self._held.update(dict.fromkeys([message.id for message in new.messages], new))
+        return front, back
+
+    def _cut_lease(self, lease: Lease, at: int) -> tuple[Lease, Lease]:
+        parts = self.leases.split(lease, *self._cut(lease.bundle, at))
+        lease.consumer.leases.update(dict.fromkeys(parts))
+        return parts
+
+    def _done(self, lease: Lease) -> None:
+        self._end(lease)
+        bundle, consumer, counters = lease.bundle, lease.consumer, self._counters
+        for message in bundle.messages:
+            del self._held[message.id]
+        consumer.settled_messages += len(bundle.messages)
+        consumer.settled_records += bundle.records
+        if bundle.dead:
+            counters.buried += len(bundle.messages)
+        else:
+            counters.settled += len(bundle.messages)
+            counters.settled_records += bundle.records
 
     def _give_back(self, lease: Lease, why: str, until_ns: int | None = None) -> None:
         self._end(lease)
-        message = lease.message
-        if not message.dead:
-            self._counters.redelivered += 1
-            lease.consumer.redelivered += 1
-            if message.attempt >= self._limits.attempts_max:
-                message.dead = f"not stored after {message.attempt} deliveries; last time {why}"
+        bundle = lease.bundle
+        if not bundle.dead:
+            self._counters.redelivered += len(bundle.messages)
+            lease.consumer.redelivered += len(bundle.messages)
+            if bundle.attempt >= self._limits.attempts_max:
+                bundle.dead = f"not stored after {bundle.attempt} deliveries; last time {why}"
         if until_ns is None:
-            self.ready.give_back(message)
+            self.ready.give_back(bundle)
         else:
-            self.ready.pause(message, until_ns)
+            self.ready.pause(bundle, until_ns)
 
     def _end(self, lease: Lease) -> None:
-        consumer = lease.consumer
         self.leases.remove(lease)
-        del consumer.leases[lease.id]
-        consumer.out_records -= lease.message.records
-        consumer.out_bytes -= lease.message.size_bytes
-        self.welcome(consumer)
+        lease.consumer.let_go(lease)
+        self.welcome(lease.consumer)

@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.disk import Disk, lock, unusable
 from telemq.broker.entries import (
     HEADER_BYTES,
@@ -48,7 +49,6 @@ from telemq.broker.entries import (
     encode_header,
     entry_bytes_max,
 )
-from telemq.broker.queue import Message
 from telemq.broker.recovery import Contents, load, path_of, read_journal
 from telemq.errors import SettingError
 
@@ -122,14 +122,14 @@ class Journal:
         self._synced_bytes = 0
         self._buffer: list[Buffer] = []
         self._buffer_bytes = 0
-        self._appends: dict[int, Message] = {}
-        self._moves: dict[int, Message] = {}
+        self._appends: dict[int, Bundle] = {}
+        self._moves: dict[int, Bundle] = {}
         self._forgets: list[int] = []
         self._retried: dict[int, Retried] = {}
         #: Written and not synced: by place with the size of the entry; and the other notes.
-        self._written: dict[int, tuple[Message, int]] = {}
+        self._written: dict[int, tuple[Bundle, int]] = {}
         self._written_notes: list[Retried | Forget] = []
-        self._where: dict[int, tuple[Message, _Segment]] = {}
+        self._where: dict[int, tuple[Bundle, _Segment]] = {}
         self._is_full = self._is_syncing = False
         self._syncs = 0
         self.stalled = ""
@@ -238,7 +238,7 @@ class Journal:
         self._write_messages(self._appends, notes_max - self._reserve_bytes)
         self._write_buffer()
 
-    def _write_messages(self, pending: dict[int, Message], most_bytes: int) -> None:
+    def _write_messages(self, pending: dict[int, Bundle], most_bytes: int) -> None:
         for place, message in list(pending.items()):
             size_bytes = self._add(Seal.message, message, most_bytes)
             if not size_bytes:
@@ -375,7 +375,7 @@ class Journal:
 
     # ---- beginning -------------------------------------------------------------------------
 
-    def _recover(self, found: Contents, now_ns: int) -> list[Message]:
+    def _recover(self, found: Contents, now_ns: int) -> list[Bundle]:
         self._last_place = found.last_place
         self._next_number = found.segments[-1].number + 1 if found.segments else 1
         superseded = set(found.live)

@@ -9,19 +9,24 @@ then is confirmed. And while the journal cannot take more (`stall`), nobody is g
 
 A message has a number of arrival (`place`) that is never used again, in later lives neither, so
 "synced up to a place" says it of each one until there. Who published last is confirmed, and only
-once: a message whose `session` is empty has nobody waiting for it.
+once: a message whose claim has no session has nobody waiting for it.
+
+On disk each message has an entry of its own, for it may be forgotten alone; so it is held in a
+bundle of its own here.
 """
 
 from __future__ import annotations
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.entries import Append, Forget, Note, Retried
+from telemq.broker.intake import Intake
 from telemq.broker.inventory import Inventory
 from telemq.broker.lease import Lease
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer, Producer
-from telemq.broker.queue import Message
-from telemq.protocol import Packed, Payload, Publish, Settlement
+from telemq.broker.stats import Counters
+from telemq.protocol import Settlement
 
 __all__ = ["JournaledCore"]
 
@@ -31,23 +36,24 @@ class JournaledCore(BrokerCore):
 
     def __init__(self, limits: BrokerLimits, secret: bytes) -> None:
         super().__init__(limits, secret)
-        self._noting = _Noting(limits, self)
-        self._inventory = self._noting
+        self._inventory = self._noting = _Noting(limits, self._counters)
+        self._intake = _Singly(self)
         self._synced = 0
 
-    def restore(self, messages: list[Message], place: int, now_ns: int) -> None:
+    def restore(self, messages: list[Bundle], place: int, now_ns: int) -> None:
         """Take in what an earlier life left, before any peer is heard.
 
         There may be more than the capacity allows, if that was lowered: then nothing is granted
         until there is less.
 
         Args:
-            messages: in order of arrival, each id once; they belong to the core now.
+            messages: bundles of one, in order of arrival, each id once; they belong to the core
+                now.
             place: no message may have had a greater one.
             now_ns: the moment, monotonic.
         """
         self._now = max(now_ns, self._now)
-        self._place = self._synced = place
+        self._intake.place = self._synced = place
         for message in messages:
             self._noting.restore(message)
 
@@ -75,19 +81,30 @@ class JournaledCore(BrokerCore):
         """Tell how many messages that are held would be lost with this process."""
         return len(self._noting.unsynced)
 
-    def _take_in(
-        self, producer: Producer, publish: Publish | Packed, payload: Payload, number: int
-    ) -> None:
-        super()._take_in(producer, publish, payload, number)
-        held = self._inventory.find(publish.id)
-        if held is not None and held.place <= self._synced:
-            self._confirm(held)
+    def _confirm(self, bundle: Bundle) -> None:
+        super()._confirm(bundle)
+        bundle.unclaim()
 
-    def _confirm(self, message: Message) -> None:
-        """Confirm a message to whoever published it last, if they are still there."""
-        if self._peers.let_go(message.session, message.records):
-            self._confirms.setdefault(message.session, []).append(message.number)
-        message.session = ""
+    def _published_again(self, bundle: Bundle) -> None:
+        """Confirm at once what has been on disk for long."""
+        if bundle.place <= self._synced:
+            self._confirm(bundle)
+
+
+class _Singly(Intake):
+    """An intake that makes a bundle of each message."""
+
+    def __init__(self, core: JournaledCore) -> None:
+        super().__init__(core.limits, core._peers, core._credits, core._inventory, core._counters)
+        self._core = core
+
+    def _take_in(self, producer: Producer, bundle: Bundle) -> None:
+        self._take_in_singly(producer, bundle)
+
+    def _claim_again(self, producer: Producer, id: str, number: int) -> Bundle:
+        bundle = super()._claim_again(producer, id, number)
+        self._core._published_again(bundle)
+        return bundle
 
 
 class _Noting(Inventory):
@@ -98,35 +115,37 @@ class _Noting(Inventory):
         unsynced: accepted, held, and not known to be on disk; by place, in order.
     """
 
-    def __init__(self, limits: BrokerLimits, core: JournaledCore) -> None:
-        super().__init__(limits, core._counters)
+    def __init__(self, limits: BrokerLimits, counters: Counters) -> None:
+        super().__init__(limits, counters)
         self.notes: list[Note] = []
-        self.unsynced: dict[int, Message] = {}
+        self.unsynced: dict[int, Bundle] = {}
 
-    def restore(self, message: Message) -> None:
+    def restore(self, bundle: Bundle) -> None:
         """Take in a message of an earlier life."""
-        if message.attempt >= self._limits.attempts_max and not message.dead:
-            message.dead = f"not stored after {message.attempt} deliveries; then the broker ended"
-        self._held[message.id] = message
+        if bundle.attempt >= self._limits.attempts_max and not bundle.dead:
+            bundle.dead = f"not stored after {bundle.attempt} deliveries; then the broker ended"
+        self._held[bundle.id] = bundle
         self._counters.restored += 1
-        if message.attempt:
-            self.ready.give_back(message)
+        if bundle.attempt:
+            self.ready.give_back(bundle)
         else:
-            self.ready.append(message)
+            self.ready.append(bundle)
 
-    def add(self, message: Message) -> None:
-        super().add(message)
-        self.unsynced[message.place] = message
-        self.notes.append(Append(message))
+    def add(self, bundle: Bundle) -> bool:
+        is_new = super().add(bundle)
+        if is_new:
+            self.unsynced[bundle.place] = bundle
+            self.notes.append(Append(bundle))
+        return is_new
 
-    def settle(self, consumer: Consumer, settlement: Settlement, now_ns: int) -> Message | None:
-        message = super().settle(consumer, settlement, now_ns)
-        if message is not None:
-            self.unsynced.pop(message.place, None)
-            self.notes.append(Forget(message.place))
-        return message
+    def settle(self, consumer: Consumer, settlement: Settlement, now_ns: int) -> list[Bundle]:
+        done = super().settle(consumer, settlement, now_ns)
+        for bundle in done:
+            self.unsynced.pop(bundle.place, None)
+            self.notes.append(Forget(bundle.place))
+        return done
 
     def _give_back(self, lease: Lease, why: str, until_ns: int | None = None) -> None:
         super()._give_back(lease, why, until_ns)
-        message = lease.message
-        self.notes.append(Retried(message.place, message.attempt, message.dead))
+        bundle = lease.bundle
+        self.notes.append(Retried(bundle.place, bundle.attempt, bundle.dead))

@@ -1,9 +1,10 @@
-"""Who holds which message until when.
+"""Who holds which messages until when.
 
-Every delivery makes a lease with a number of its own, never used again, so that a late SETTLE of an
-earlier delivery of the same message can be told from that of the current one. All leases last
-equally long from their making or renewal and time never goes back, so the order of making is the
-order of ending, and the earliest end is the first entry: no heap is needed.
+A bundle is lent as one, in one lease. Every delivery of every message has a lease number of its
+own, never used again, so that a late SETTLE of an earlier delivery can be told from that of the
+current one; the numbers of a lease are in a row. All leases last equally long from their making or
+renewal and time never goes back, so the order of making is the order of ending, and those with the
+earliest end are the first entry: no heap is needed.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from telemq.broker.queue import Message
-from telemq.protocol import Deliver, LeaseId, Lent
+from telemq.broker.bundle import Bundle
 
 if TYPE_CHECKING:
     from telemq.broker.peers import Consumer
@@ -23,52 +23,25 @@ __all__ = ["Lease", "LeaseTable"]
 
 
 class Lease(msgspec.Struct, eq=False):
-    """One delivery that is not settled; a struct, since thousands are made a second.
+    """One delivery of a bundle, of which nothing is settled.
 
     Attributes:
-        id: the lease's number.
-        message: what is lent.
+        first: lease number of the first message; the others follow.
+        end: the number after the last.
+        bundle: what is lent.
         consumer: with whom; the object is its session.
         until_ns: when it ends, monotonic.
     """
 
-    id: LeaseId
-    message: Message
+    first: int
+    end: int
+    bundle: Bundle
     consumer: Consumer
     until_ns: int
 
-    def lent(self) -> Lent:
-        """Give its line in a PACK; it must not be a dead letter."""
-        message = self.message
-        return Lent(
-            self.id,
-            message.attempt,
-            message.id,
-            message.records,
-            message.size_bytes,
-            message.key,
-            message.metadata,
-        )
-
-    def deliver(self, number: int, lease_ms: int) -> Deliver:
-        """Give the DELIVER for it, as the session's n-th message."""
-        message = self.message
-        return Deliver(
-            self.consumer.session,
-            number,
-            self.id,
-            lease_ms,
-            message.attempt,
-            message.id,
-            message.records,
-            message.key,
-            message.metadata,
-            message.dead,
-        )
-
 
 class LeaseTable:
-    """All leases, earliest end first; knows the records and bytes that are lent.
+    """All leases, by number and by end; knows the records and bytes that are lent.
 
     Args:
         duration_ns: how long each lease lasts.
@@ -76,52 +49,90 @@ class LeaseTable:
 
     def __init__(self, duration_ns: int) -> None:
         self._duration_ns = duration_ns
-        self._leases: OrderedDict[LeaseId, Lease] = OrderedDict()
-        self._last = 0
+        self._by_number: dict[int, Lease] = {}
+        #: Earliest end first. A dictionary in a dictionary, as a set that keeps its order.
+        self._by_end: OrderedDict[int, dict[Lease, None]] = OrderedDict()
+        self._next = 1
         self.records = 0
         self.size_bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._leases)
+    @property
+    def messages(self) -> int:
+        """Messages lent."""
+        return len(self._by_number)
 
-    def add(self, message: Message, consumer: Consumer, now_ns: int) -> Lease:
-        """Lend a message from now on."""
-        self._last += 1
-        lease = Lease(LeaseId(self._last), message, consumer, now_ns + self._duration_ns)
-        self._leases[lease.id] = lease
-        self.records += message.records
-        self.size_bytes += message.size_bytes
+    def add(self, bundle: Bundle, consumer: Consumer, now_ns: int) -> Lease:
+        """Lend a bundle from now on."""
+        first, end = self._next, self._next + len(bundle.messages)
+        self._next = end
+        lease = Lease(first, end, bundle, consumer, now_ns + self._duration_ns)
+        self._enter(lease)
+        self.records += bundle.records
+        self.size_bytes += bundle.size_bytes
         return lease
 
     def held(self, number: int, consumer: Consumer) -> Lease | None:
-        """Find a lease by its number, if it is live and that consumer's."""
-        lease = self._leases.get(LeaseId(number))
+        """Find the lease of a number, if it is live and that consumer's."""
+        lease = self._by_number.get(number)
         return lease if lease is not None and lease.consumer is consumer else None
+
+    def split(self, lease: Lease, front: Bundle, back: Bundle) -> tuple[Lease, Lease]:
+        """Make two leases of one whose bundle was cut; both end when it would have."""
+        edge = lease.first + len(front.messages)
+        if front is lease.bundle:
+            new = Lease(edge, lease.end, back, lease.consumer, lease.until_ns)
+            lease.end = edge
+            parts = lease, new
+        else:
+            new = Lease(lease.first, edge, front, lease.consumer, lease.until_ns)
+            lease.first = edge
+            parts = new, lease
+        self._enter(new)
+        return parts
 
     def remove(self, lease: Lease) -> None:
         """End a live lease."""
-        del self._leases[lease.id]
-        self.records -= lease.message.records
-        self.size_bytes -= lease.message.size_bytes
+        for number in range(lease.first, lease.end):
+            del self._by_number[number]
+        self._leave(lease)
+        self.records -= lease.bundle.records
+        self.size_bytes -= lease.bundle.size_bytes
 
     def renew(self, lease: Lease, now_ns: int) -> None:
         """Let a live lease begin anew."""
+        self._leave(lease)
         lease.until_ns = now_ns + self._duration_ns
-        self._leases.move_to_end(lease.id)
+        self._enlist(lease)
 
     def next_end_ns(self) -> int | None:
         """Give the earliest end of all leases, or None when there is none."""
-        return next(iter(self._leases.values())).until_ns if self._leases else None
+        return next(iter(self._by_end), None)
 
     def ended(self, now_ns: int) -> list[Lease]:
         """List the leases that are over by now, earliest end first; they stay in the table."""
-        over = []
-        for lease in self._leases.values():
-            if lease.until_ns > now_ns:
+        over: list[Lease] = []
+        for until_ns, leases in self._by_end.items():
+            if until_ns > now_ns:
                 break
-            over.append(lease)
+            over += leases
         return over
 
     def all(self) -> list[Lease]:
         """List all leases, earliest end first."""
-        return list(self._leases.values())
+        return [lease for leases in self._by_end.values() for lease in leases]
+
+    def _enter(self, lease: Lease) -> None:
+        self._by_number.update(dict.fromkeys(range(lease.first, lease.end), lease))
+        self._enlist(lease)
+
+    def _enlist(self, lease: Lease) -> None:
+        leases = self._by_end.get(lease.until_ns)
+        if leases is None:
+            leases = self._by_end[lease.until_ns] = {}
+        leases[lease] = None
+
+    def _leave(self, lease: Lease) -> None:
+        leases = self._by_end[lease.until_ns]
+        del leases[lease]
+        if not leases:
+            del self._by_end[lease.until_ns]

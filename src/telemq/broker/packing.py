@@ -1,57 +1,36 @@
-"""PACKs: several PUBLISHes taken apart, and several DELIVERs to one consumer put together.
+"""PACKs for consumers: what is lent to one of them in one event travels together.
 
-To pack is to copy, once. A view of a pack instead would keep all of it in memory for as long as one
-of its messages is held, which no bound would count.
+A bundle travels as it came, its payload in one piece. Several are put together, as far as they fit
+into one PACK; that is to copy, so a large message travels alone, and so does a dead letter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from telemq.broker.lease import Lease
 from telemq.broker.peers import Consumer, Outgoing
-from telemq.errors import RemoteProtocolError
 from telemq.protocol import (
-    CONTROL_BYTES_MAX,
     PACK_BYTES_MAX,
+    PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
     PACKED_BYTES_MAX,
+    Deliver,
     DeliverPack,
-    Packed,
-    Payload,
-    PublishPack,
-    label_bytes,
+    Lent,
+    encode,
 )
 
-__all__ = ["Packing", "deliveries", "unpacked"]
+__all__ = ["Packing", "deliveries"]
 
-#: What is round the messages of a PACK takes less.
-_HEAD_BYTES = 100
-
-
-def unpacked(pack: PublishPack, payload: Payload) -> Iterator[tuple[Packed, bytes]]:
-    """Give each message of a pack with its payload.
-
-    Raises:
-        RemoteProtocolError: the payload is not as long as its messages; at once, not on the way.
-    """
-    size_bytes = sum([packed.bytes for packed in pack.messages])
-    if size_bytes != len(payload):
-        detail = f"the messages of a PACK have {size_bytes} bytes, its payload {len(payload)}"
-        raise RemoteProtocolError("bad_message", detail)
-    return _parts(pack, payload)
+#: Most bytes of a `Lent`.
+_LENT_BYTES = 50
+#: Takes so many numbers of a consumer's session, and gives the first.
+_Numbers = Callable[[Consumer, int], int]
 
 
-def _parts(pack: PublishPack, payload: Payload) -> Iterator[tuple[Packed, bytes]]:
-    at = 0
-    for packed in pack.messages:
-        yield packed, bytes(payload[at : at + packed.bytes])
-        at += packed.bytes
-
-
-def deliveries(
-    leases: Iterable[Lease], number: Callable[[Consumer, int], int], lease_ms: int
-) -> Iterator[Outgoing]:
+def deliveries(leases: Iterable[Lease], number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
     """Give what is to be sent for new leases; to each consumer in order.
 
     Args:
@@ -79,43 +58,78 @@ class Packing:
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._leases: list[Lease] = []
-        self._bytes, self._label_bytes = 0, _HEAD_BYTES
+        self._messages = self._bytes = 0
 
     def offer(self, lease: Lease) -> bool:
-        """Add a lease if its message fits; a large one, or a dead letter, travels alone."""
-        message = lease.message
-        size_bytes = self._bytes + message.size_bytes
+        """Add a lease if its messages fit; a large one, or a dead letter, travels alone."""
+        bundle = lease.bundle
+        messages = self._messages + len(bundle.messages)
+        size_bytes = self._bytes + bundle.size_bytes
         if (
             not self._consumer.packs
-            or message.size_bytes > PACKED_BYTES_MAX
-            or message.dead
+            or bundle.dead
+            or (bundle.size_bytes > PACKED_BYTES_MAX and len(bundle.messages) == 1)
             or size_bytes > PACK_BYTES_MAX
-            or len(self._leases) >= PACK_MESSAGES_MAX
+            or messages > PACK_MESSAGES_MAX
         ):
             return False
-        labels = self._label_bytes + label_bytes(message.id, message.key, message.metadata)
-        if labels > CONTROL_BYTES_MAX:
-            return False
         self._leases.append(lease)
-        self._bytes, self._label_bytes = size_bytes, labels
+        self._messages, self._bytes = messages, size_bytes
         return True
 
-    def send(self, number: Callable[[Consumer, int], int], lease_ms: int) -> Iterator[Outgoing]:
-        """Give the message for what was added, if there is any, and begin anew."""
+    def send(self, number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
+        """Give what was added as a message, or as several, and begin anew."""
         leases, self._leases = self._leases, []
-        self._bytes, self._label_bytes = 0, _HEAD_BYTES
-        if len(leases) == 1:
-            yield _alone(leases[0], number, lease_ms)
-        elif leases:
-            consumer = self._consumer
-            first = number(consumer, len(leases))
-            lent = tuple([lease.lent() for lease in leases])
-            pack = DeliverPack(consumer.session, first, lease_ms, lent)
-            payload = b"".join([lease.message.payload for lease in leases])
-            yield Outgoing(consumer.id, pack, payload)
+        self._messages = self._bytes = 0
+        if leases:
+            yield from _together(leases, number, lease_ms)
 
 
-def _alone(lease: Lease, number: Callable[[Consumer, int], int], lease_ms: int) -> Outgoing:
-    consumer = lease.consumer
-    deliver = lease.deliver(number(consumer, 1), lease_ms)
-    return Outgoing(consumer.id, deliver, lease.message.payload)
+def _together(leases: list[Lease], number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
+    consumer, bundles = leases[0].consumer, [lease.bundle for lease in leases]
+    messages, payload = bundles[0].messages, bundles[0].payload
+    if len(bundles) > 1:
+        messages = tuple(chain.from_iterable([bundle.messages for bundle in bundles]))
+        payload = b"".join([bundle.payload for bundle in bundles])
+        # What came as one PACK goes as one; several may have longer labels than one may have.
+        if len(encode(messages)) + _LENT_BYTES * len(leases) > PACK_CONTROL_BYTES_MAX:
+            half = len(leases) // 2
+            yield from _together(leases[:half], number, lease_ms)
+            yield from _together(leases[half:], number, lease_ms)
+            return
+    if len(messages) == 1:
+        yield _alone(leases[0], number, lease_ms)
+        return
+    first = number(consumer, len(messages))
+    pack = DeliverPack(consumer.session, first, lease_ms, _lent(leases), messages)
+    yield Outgoing(consumer.id, pack, payload)
+
+
+def _lent(leases: list[Lease]) -> tuple[Lent, ...]:
+    """Say how messages are lent; those in a row with the same attempt in one."""
+    lent, first, end, attempt = [], 0, 0, 0
+    for lease in leases:
+        if lease.first != end or lease.bundle.attempt != attempt:
+            if end:
+                lent.append(Lent(first, end - first, attempt))
+            first, attempt = lease.first, lease.bundle.attempt
+        end = lease.end
+    return (*lent, Lent(first, end - first, attempt))
+
+
+def _alone(lease: Lease, number: _Numbers, lease_ms: int) -> Outgoing:
+    consumer, bundle = lease.consumer, lease.bundle
+    (message,) = bundle.messages
+    deliver = Deliver(
+        consumer.session,
+        number(consumer, 1),
+        lease.first,
+        lease_ms,
+        bundle.attempt,
+        message.id,
+        message.records,
+        message.key,
+        message.metadata,
+        bundle.dead,
+    )
+    return Outgoing(consumer.id, deliver, bundle.payload)

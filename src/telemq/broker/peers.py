@@ -14,6 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.lease import Lease
 from telemq.broker.stats import PeerStats
 from telemq.protocol import FromBroker, Payload, Role, Want
@@ -103,16 +104,15 @@ class Producer(Peer):
     accepted_messages: int = 0
     accepted_records: int = 0
 
-    def accept(self, records: int) -> None:
-        """Count a message that was taken from it into the queue."""
-        self.accepted_messages += 1
+    def accept(self, messages: int, records: int) -> None:
+        """Count messages that were taken from it into the queue."""
+        self.accepted_messages += messages
         self.accepted_records += records
-        self.held_messages += 1
-        self.held_records += records
+        self.hold(messages, records)
 
-    def hold(self, records: int) -> None:
-        """Count a message in the queue whose confirm goes to it."""
-        self.held_messages += 1
+    def hold(self, messages: int, records: int) -> None:
+        """Count messages in the queue whose confirm goes to it."""
+        self.held_messages += messages
         self.held_records += records
 
     @property
@@ -131,9 +131,10 @@ class Consumer(Peer):
     Attributes:
         credit_records: most records delivered and not settled.
         credit_bytes: most bytes delivered and not settled.
-        out_records: records delivered and not settled.
-        out_bytes: bytes delivered and not settled.
-        leases: its live leases by number, in order of delivery.
+        out_messages: messages delivered and not settled.
+        out_records: records in them.
+        out_bytes: bytes in them.
+        leases: its live leases; a dictionary, as a set that keeps its order.
         in_ring: it waits in the broker's ring of consumers that may have room.
         settled_messages: stored or kept as dead letters by it.
         settled_records: records in them.
@@ -142,26 +143,51 @@ class Consumer(Peer):
 
     credit_records: int = 0
     credit_bytes: int = 0
+    out_messages: int = 0
     out_records: int = 0
     out_bytes: int = 0
-    leases: dict[int, Lease] = field(default_factory=dict)
+    leases: dict[Lease, None] = field(default_factory=dict)
     in_ring: bool = False
     settled_messages: int = 0
     settled_records: int = 0
     redelivered: int = 0
 
-    def fits(self, records: int, size_bytes: int) -> bool:
-        """Tell whether a message may be delivered now.
+    def takes(self, bundle: Bundle) -> int:
+        """Tell how many of its first messages may be delivered now, together.
 
-        One that alone is larger than the whole credit fits when nothing is outstanding: otherwise
-        a small credit would stop the queue for ever.
+        One that alone is larger than the whole credit may when nothing is outstanding: otherwise a
+        small credit would stop the queue for ever. Dead letters travel alone, and so does whatever
+        goes to a peer that does not speak PACK.
         """
         if not (self.credit_records and self.credit_bytes):
-            return False
-        return not self.leases or (
-            self.out_records + records <= self.credit_records
-            and self.out_bytes + size_bytes <= self.credit_bytes
-        )
+            return 0
+        records = self.credit_records - self.out_records
+        size_bytes = self.credit_bytes - self.out_bytes
+        most = len(bundle.messages) if self.packs and not bundle.dead else 1
+        if most == len(bundle.messages) and (
+            bundle.records <= records and bundle.size_bytes <= size_bytes
+        ):
+            return most
+        for count, message in enumerate(bundle.messages[:most]):
+            records -= message.records
+            size_bytes -= message.bytes
+            if records < 0 or size_bytes < 0:
+                return count or (0 if self.leases else 1)
+        return most
+
+    def hold(self, lease: Lease) -> None:
+        """Take note of a new lease."""
+        self.leases[lease] = None
+        self.out_messages += len(lease.bundle.messages)
+        self.out_records += lease.bundle.records
+        self.out_bytes += lease.bundle.size_bytes
+
+    def let_go(self, lease: Lease) -> None:
+        """Take note that a lease is over."""
+        del self.leases[lease]
+        self.out_messages -= len(lease.bundle.messages)
+        self.out_records -= lease.bundle.records
+        self.out_bytes -= lease.bundle.size_bytes
 
 
 class PeerTable:
@@ -219,11 +245,11 @@ class PeerTable:
         """Find the session of a token."""
         return self._by_session.get(session)
 
-    def let_go(self, session: str, records: int) -> bool:
-        """Count off a message of a producer's; tell whether its session is still there."""
+    def let_go(self, session: str, messages: int, records: int) -> bool:
+        """Count off messages of a producer's; tell whether its session is still there."""
         peer = self._by_session.get(session)
         if isinstance(peer, Producer):
-            peer.held_messages -= 1
+            peer.held_messages -= messages
             peer.held_records -= records
         return peer is not None
 
@@ -308,7 +334,7 @@ def _stats(peer: Peer, now_ns: int) -> PeerStats:
         silent_s=silent_s,
         credit_records=peer.credit_records,
         credit_bytes=peer.credit_bytes,
-        held_messages=len(peer.leases),
+        held_messages=peer.out_messages,
         held_records=peer.out_records,
         held_bytes=peer.out_bytes,
         done_messages=peer.settled_messages,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from telemq.broker.bundle import Bundle
 from telemq.broker.entries import (
     FORGET,
     HEAD_BYTES,
@@ -28,7 +29,6 @@ from telemq.broker.entries import (
     scan,
     seal_of,
 )
-from telemq.broker.queue import Message
 
 __all__ = ["Contents", "Located", "SegmentReport", "load", "path_of", "read_journal"]
 
@@ -140,7 +140,7 @@ def read_journal(directory: Path) -> Contents:
     return contents
 
 
-def load(directory: Path, contents: Contents, now_ns: int) -> list[Message]:
+def load(directory: Path, contents: Contents, now_ns: int) -> list[Bundle]:
     """Read the live messages, in order of arrival, each id once.
 
     Of two with the same id, only the later stays in `contents`: the earlier was settled, and the
@@ -149,7 +149,7 @@ def load(directory: Path, contents: Contents, now_ns: int) -> list[Message]:
     Raises:
         OSError: a file cannot be read.
     """
-    messages: dict[str, Message] = {}
+    messages: dict[str, Bundle] = {}
     by_segment: dict[int, list[Located]] = {}
     for located in contents.live.values():
         by_segment.setdefault(located.number, []).append(located)
@@ -166,7 +166,7 @@ def load(directory: Path, contents: Contents, now_ns: int) -> list[Message]:
     return sorted(messages.values(), key=lambda message: message.place)
 
 
-def _message(entry: bytes, contents: Contents, now_ns: int) -> Message:
+def _message(entry: bytes, contents: Contents, now_ns: int) -> Bundle:
     message = decode_message(memoryview(entry)[HEAD_BYTES:], now_ns)
     if retried := contents.retried.get(message.place):
         message.attempt = max(message.attempt, retried.attempt)

@@ -19,10 +19,10 @@ def snapshot(core: BrokerCore) -> BrokerStats:
     roles = [peer.id.role for peer in core._peers.all()]
     return BrokerStats(
         counters=core._counters.copy(),
-        ready_messages=len(ready),
+        ready_messages=ready.messages,
         ready_records=ready.records,
         ready_bytes=ready.size_bytes,
-        leased_messages=len(leases),
+        leased_messages=leases.messages,
         leased_records=leases.records,
         leased_bytes=leases.size_bytes,
         granted_records=core._credits.records,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from telemq.client.session import Command, Delivery, Lost, Session, Transmit
 from telemq.protocol import (
+    LEASES_MAX,
     Credit,
     Deliver,
     DeliverPack,
@@ -21,8 +22,8 @@ from telemq.protocol import (
 
 __all__ = ["ConsumerCore", "ConsumerStats"]
 
-#: Leases in one SETTLE or RENEW: with reasons they stay below the limit of a control frame.
-_LEASES_MAX = 1000
+#: Ranges of leases in one SETTLE or RENEW: they stay below the limit of a control frame.
+_RANGES_MAX = 1000
 _REASON_CHARACTERS_MAX = 1000
 
 
@@ -90,29 +91,32 @@ class ConsumerCore:
                 return []
 
     def _unpack(self, pack: DeliverPack, payload: Payload, now_ns: int) -> list[Command]:
-        session, lease_ms, held, at = pack.session, pack.lease_ms, self._held, 0
-        if sum([lent.bytes for lent in pack.messages]) != len(payload):
+        session, lease_ms, held = pack.session, pack.lease_ms, self._held
+        messages, deliveries = iter(pack.messages), list[Command]()
+        if not _is_whole(pack, payload):
             had = self.session.token
             self.session.turned_away("the broker sent a PACK whose payload is not whole", now_ns)
             return self._lose(had)
-        deliveries: list[Command] = []
-        for lent in pack.messages:
-            # A copy: a view would keep the whole pack in memory for as long as one is held.
-            part = bytes(payload[at : at + lent.bytes])
-            at += lent.bytes
-            delivery = held[lent.lease] = Delivery(
-                session,
-                lent.lease,
-                lease_ms,
-                lent.id,
-                lent.records,
-                lent.key,
-                lent.metadata,
-                part,
-                lent.attempt,
-                "",
-            )
-            deliveries.append(delivery)
+        # Each gets a copy: a view would keep the whole pack in memory for as long as one is held.
+        payload, at = bytes(payload), 0
+        for lent in pack.lent:
+            leases, attempt = range(lent.lease, lent.lease + lent.count), lent.attempt
+            for lease, message in zip(leases, messages, strict=False):
+                end = at + message.bytes
+                delivery = held[lease] = Delivery(
+                    session,
+                    lease,
+                    lease_ms,
+                    message.id,
+                    message.records,
+                    message.key,
+                    message.metadata,
+                    payload[at:end],
+                    attempt,
+                    "",
+                )
+                at = end
+                deliveries.append(delivery)
         return deliveries
 
     def settle(
@@ -123,31 +127,35 @@ class ConsumerCore:
         now_ns: int,
     ) -> list[Command]:
         """Be done with deliveries; those of an earlier session are ignored."""
-        done = []
-        for delivery in self._live(deliveries):
-            del self._held[delivery.lease]
-            done.append(Settlement(delivery.lease, outcome, reason[:_REASON_CHARACTERS_MAX]))
+        leases = self._live(deliveries)
+        for lease in leases:
+            del self._held[lease]
+        reason = reason[:_REASON_CHARACTERS_MAX]
         # A SETTLE with long reasons must still fit into a control frame.
-        most = _LEASES_MAX if not reason else 10
+        most = 10 if reason else _RANGES_MAX
         return [
             Transmit(
-                Settle(self.session.token, self.session.number(now_ns), tuple(done[at : at + most]))
+                Settle(
+                    self.session.token,
+                    self.session.number(now_ns),
+                    tuple([Settlement(first, outcome, reason, count) for first, count in ranges]),
+                )
             )
-            for at in range(0, len(done), most)
+            for ranges in self._ranges(leases, most)
         ]
 
     def renew(self, deliveries: Iterable[Delivery], now_ns: int) -> list[Command]:
         """Let the leases of these deliveries begin anew; those of an earlier session are gone."""
-        leases = [delivery.lease for delivery in self._live(deliveries)]
         return [
             Transmit(
                 Renew(
                     self.session.token,
                     self.session.number(now_ns),
-                    tuple(leases[at : at + _LEASES_MAX]),
+                    tuple([first for first, _ in ranges]),
+                    tuple([count for _, count in ranges]) if self.session.packs else (),
                 )
             )
-            for at in range(0, len(leases), _LEASES_MAX)
+            for ranges in self._ranges(self._live(deliveries), _RANGES_MAX)
         ]
 
     def pause(self, now_ns: int) -> list[Command]:
@@ -182,10 +190,41 @@ class ConsumerCore:
         self._held.clear()
         return [lost]
 
-    def _live(self, deliveries: Iterable[Delivery]) -> Sequence[Delivery]:
-        return [d for d in deliveries if self._held.get(d.lease) is d]
+    def _live(self, deliveries: Iterable[Delivery]) -> list[int]:
+        """Give the leases of those that belong to this session and are not settled."""
+        held = self._held.get
+        return [d.lease for d in deliveries if held(d.lease) is d]
+
+    def _ranges(self, leases: list[int], most: int) -> Iterator[list[tuple[int, int]]]:
+        """Give leases as first numbers and counts, for one message after another."""
+        folds = self.session.packs
+        for start in range(0, len(leases), LEASES_MAX):
+            part = leases[start : start + LEASES_MAX]
+            ranges = _in_a_row(part) if folds else [(lease, 1) for lease in part]
+            for at in range(0, len(ranges), most):
+                yield ranges[at : at + most]
 
     def _credit(self, now_ns: int) -> list[Command]:
         number = self.session.number(now_ns)
         credit = Credit(self.session.token, number, self._credit_records, self._credit_bytes)
         return [Transmit(credit)]
+
+
+def _is_whole(pack: DeliverPack, payload: Payload) -> bool:
+    """Tell whether a pack has all its messages, no byte more, and a lease for each."""
+    size_bytes = sum([message.bytes for message in pack.messages])
+    leases = sum([lent.count for lent in pack.lent])
+    return size_bytes == len(payload) and leases == len(pack.messages)
+
+
+def _in_a_row(leases: list[int]) -> list[tuple[int, int]]:
+    """Fold numbers that follow each other into the first and how many."""
+    ranges: list[tuple[int, int]] = []
+    first = after = 0
+    for lease in leases:
+        if lease != after:
+            if after:
+                ranges.append((first, after - first))
+            first = lease
+        after = lease + 1
+    return [*ranges, (first, after - first)] if after else ranges

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.protocol import (
-    CONTROL_BYTES_MAX,
     INTEGER_MAX,
     PACK_BYTES_MAX,
+    PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
     PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
@@ -32,7 +33,6 @@ from telemq.protocol import (
     Want,
     Welcome,
     encode,
-    label_bytes,
 )
 
 __all__ = ["ProducerCore", "ProducerStats"]
@@ -42,18 +42,22 @@ _IDLE_NS = 100_000_000
 #: Bytes that wait for a flush from which on it is time for one: as many as make a broker's thread
 #: idle while the kernel copies.
 _FLUSH_BYTES = 131_072
+#: Most bytes of a message's line in a PACK beside its labels, and of a character that is escaped.
+_LINE_BYTES, _ESCAPED = 40, 6
+#: Most bytes of the lines of a PACK.
+_PACK_LABEL_BYTES_MAX = PACK_CONTROL_BYTES_MAX - 200
+#: One for all that have none; never changed.
+_NO_METADATA: dict[str, str] = {}
 #: As long as any session and number.
 _ANY_SESSION = "0" * 64
 
 
-class _Outbound(msgspec.Struct, eq=False, gc=False):
-    id: str
-    records: int
-    key: str
-    metadata: dict[str, str]
+class _Kept(msgspec.Struct, eq=False, gc=False):
+    """A message that is not confirmed; `label_bytes` is what its labels take if unescaped."""
+
+    packed: Packed
     payload: Payload
-    label_bytes: int  # at most, of its line in a PACK
-    number: int = 0  # of its PUBLISH in this session; 0 while it waits
+    label_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,15 @@ class ProducerCore:
         self.session = Session("producer", name, seed)
         self._window_records = window_records
         self._window_bytes = window_bytes
-        self._waiting: deque[_Outbound] = deque()
-        self._sent: dict[int, _Outbound] = {}
-        self._ids: dict[str, _Outbound] = {}
+        self._waiting: deque[_Kept] = deque()
+        self._sent: dict[int, _Kept] = {}
+        self._ids: dict[str, _Kept] = {}
         self._records = self._bytes = 0
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
         self._wishes = False
+        #: What the broker takes at most, once it has said so.
+        self._largest_records = self._largest_bytes = INTEGER_MAX
         self._used_ns = 0
         self._sessions = 0
         self._fresh_bytes = 0
@@ -143,23 +149,31 @@ class ProducerCore:
         if id in self._ids:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
         size_bytes = len(payload)
-        outbound = _Outbound(id, records, key, metadata, payload, label_bytes(id, key, metadata))
-        if outbound.label_bytes > PUBLISH_BYTES_MAX // 2:
-            _check_labels(outbound)
-        self._check_size(outbound)
-        self._ids[id] = outbound
-        self._waiting.append(outbound)
+        packed = Packed(id, records, size_bytes, key, metadata or _NO_METADATA)
+        label_bytes = _LINE_BYTES + len(id) + len(key)
+        if metadata:
+            label_bytes += sum([len(name) + len(text) + 6 for name, text in metadata.items()])
+        if _ESCAPED * label_bytes > PUBLISH_BYTES_MAX:
+            _check_labels(packed)
+        if records > self._largest_records or size_bytes > self._largest_bytes:
+            self._check_size(packed)
+        kept = self._ids[id] = _Kept(packed, payload, label_bytes)
+        self._waiting.append(kept)
         self._records += records
         self._bytes += size_bytes
-        self._fresh_bytes += size_bytes + outbound.label_bytes
+        self._fresh_bytes += size_bytes + label_bytes
         return self._fresh_bytes >= _FLUSH_BYTES or size_bytes > PACKED_BYTES_MAX
 
     def forget(self, id: str) -> None:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
-        if outbound := self._ids.get(id):
-            self._release(outbound)
-            if self._sent.pop(outbound.number, None) is None:
-                self._waiting.remove(outbound)
+        kept = self._ids.get(id)
+        if kept is None:
+            return
+        self._release([kept])
+        if kept in self._waiting:
+            self._waiting.remove(kept)
+        else:
+            del self._sent[next(number for number, sent in self._sent.items() if sent is kept)]
 
     def receive(self, message: FromBroker, now_ns: int) -> list[Command]:
         """Take in one message of the broker.
@@ -177,8 +191,10 @@ class ProducerCore:
             case Welcome():
                 self._sessions += 1
                 self._unsend()
-                for outbound in self._waiting:
-                    self._check_size(outbound)
+                self._largest_records = message.message_records_max
+                self._largest_bytes = message.message_bytes_max
+                for kept in self._waiting:
+                    self._check_size(kept.packed)
             case Grant():
                 self._credit_records += message.records
                 self._credit_bytes += message.bytes
@@ -224,27 +240,24 @@ class ProducerCore:
 
     def _unsend(self) -> None:
         """Let all that was sent in a session that is over wait again, first and in order."""
-        for outbound in reversed(self._sent.values()):
-            outbound.number = 0
-            self._waiting.appendleft(outbound)
+        self._waiting.extendleft(reversed(self._sent.values()))
         self._sent.clear()
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
         self._wishes = False
 
     def _confirm(self, numbers: tuple[int, ...]) -> list[str]:
-        ids = []
-        for number in numbers:
-            outbound = self._sent.pop(number, None)
-            if outbound is not None:
-                self._release(outbound)
-                ids.append(outbound.id)
-        return ids
+        take = self._sent.pop
+        confirmed = [kept for number in numbers if (kept := take(number, None)) is not None]
+        self._release(confirmed)
+        return [kept.packed.id for kept in confirmed]
 
-    def _release(self, outbound: _Outbound) -> None:
-        del self._ids[outbound.id]
-        self._records -= outbound.records
-        self._bytes -= len(outbound.payload)
+    def _release(self, gone: list[_Kept]) -> None:
+        for kept in gone:
+            packed = kept.packed
+            del self._ids[packed.id]
+            self._records -= packed.records
+            self._bytes -= packed.bytes
 
     def flush(self, now_ns: int) -> list[Command]:
         """Send what waits, as far as credit goes; small messages together."""
@@ -253,69 +266,77 @@ class ProducerCore:
         if not self.session.token:
             return commands
         while self._waiting:
-            commands += self._want(self._waiting[0], now_ns)
+            commands += self._want(self._waiting[0].packed, now_ns)
             batch = self._next_batch()
             if not batch:
                 break
             self._used_ns = now_ns
             number = self.session.number(now_ns, len(batch))
-            for at, outbound in enumerate(batch, number):
-                outbound.number = at
-                self._sent[at] = outbound
+            self._sent.update(zip(range(number, number + len(batch)), batch, strict=True))
             commands.append(_transmit(self.session.token, number, batch))
         return commands
 
-    def _next_batch(self) -> list[_Outbound]:
-        """Take from what waits what may be sent next in one message, and its credit.
-
-        What the wish does not cover, or is too large to be copied, is sent alone.
-        """
-        waiting, batch = self._waiting, list[_Outbound]()
-        most = PACK_MESSAGES_MAX if self.session.packs else 1
-        size_bytes, labels = 0, 100
-        while waiting and len(batch) < most:
-            head = waiting[0]
-            head_bytes = len(head.payload)
-            if head.records > self._credit_records or head_bytes > self._credit_bytes:
+    def _next_batch(self) -> list[_Kept]:
+        """Take from what waits what may be sent next in one message, and its credit."""
+        batch = self._first_that_fit() if self.session.packs else []
+        while _ESCAPED * sum([kept.label_bytes for kept in batch]) > _PACK_LABEL_BYTES_MAX:
+            # It may be too much; to write it down tells, and takes less than to count.
+            if len(encode([kept.packed for kept in batch])) <= _PACK_LABEL_BYTES_MAX:
                 break
-            size_bytes += head_bytes
-            labels += head.label_bytes
-            if (
-                head_bytes > PACKED_BYTES_MAX
-                or size_bytes > PACK_BYTES_MAX
-                or labels > CONTROL_BYTES_MAX
-                or head.records > self._least_records
-                or head_bytes > self._least_bytes
-            ):
-                if batch:
-                    break
-                most = 1
-            batch.append(waiting.popleft())
-            self._credit_records -= head.records
-            self._credit_bytes -= head_bytes
+            del batch[len(batch) // 2 :]
+        if not batch and self._covers(self._waiting[0].packed):
+            batch = [self._waiting[0]]
+        for _ in batch:
+            self._waiting.popleft()
+        self._credit_records -= sum([kept.packed.records for kept in batch])
+        self._credit_bytes -= sum([kept.packed.bytes for kept in batch])
         return batch
 
-    def _want(self, head: _Outbound, now_ns: int) -> list[Command]:
+    def _first_that_fit(self) -> list[_Kept]:
+        """List the first of what waits that fit into a pack, the credit and the wish.
+
+        One that is too large to be copied, or that the wish does not cover, is sent alone.
+        """
+        batch: list[_Kept] = []
+        records, size_bytes = self._credit_records, min(self._credit_bytes, PACK_BYTES_MAX)
+        label_bytes = _PACK_LABEL_BYTES_MAX
+        most_records = self._least_records
+        most_bytes = min(self._least_bytes, PACKED_BYTES_MAX)
+        for kept in islice(self._waiting, PACK_MESSAGES_MAX):
+            packed = kept.packed
+            records -= packed.records
+            size_bytes -= packed.bytes
+            label_bytes -= kept.label_bytes
+            if records < 0 or size_bytes < 0 or label_bytes < 0:
+                break
+            if packed.records > most_records or packed.bytes > most_bytes:
+                break
+            batch.append(kept)
+        return batch
+
+    def _covers(self, packed: Packed) -> bool:
+        return packed.records <= self._credit_records and packed.bytes <= self._credit_bytes
+
+    def _want(self, head: Packed, now_ns: int) -> list[Command]:
         """Say what is wanted, if that is new: enough for the next message.
 
         A larger one raises the least; one that needs half or less of it lowers it, since the broker
         serves those first whose credit is below their least. In between it stays, so that messages
         of nearly one size need one WANT.
         """
-        size_bytes = len(head.payload)
         shrinks = _is_half(head.records, self._least_records) or _is_half(
-            size_bytes, self._least_bytes
+            head.bytes, self._least_bytes
         )
         if (
             self._wishes
             and not shrinks
-            and (head.records <= self._least_records and size_bytes <= self._least_bytes)
+            and (head.records <= self._least_records and head.bytes <= self._least_bytes)
         ):
             return []
         if shrinks:
             self._least_records = self._least_bytes = 0
         self._least_records = max(self._least_records, head.records)
-        self._least_bytes = max(self._least_bytes, size_bytes)
+        self._least_bytes = max(self._least_bytes, head.bytes)
         self._wishes = True
         want = Want(
             self.session.token,
@@ -340,44 +361,40 @@ class ProducerCore:
         commands.append(Transmit(Return(token, number, records, size_bytes)))
         return commands
 
-    def _check_size(self, outbound: _Outbound) -> None:
-        welcome = self.session.welcome
-        if welcome is None:
-            return
-        size_bytes = len(outbound.payload)
-        if outbound.records > welcome.message_records_max or size_bytes > welcome.message_bytes_max:
-            remedies = [
-                (outbound.records > welcome.message_records_max, "--capacity-records"),
-                (size_bytes > welcome.message_bytes_max, "--message-bytes-max"),
-            ]
-            flags = " and ".join(flag for is_over, flag in remedies if is_over)
+    def _check_size(self, packed: Packed) -> None:
+        most_records, most_bytes = self._largest_records, self._largest_bytes
+        remedies = [
+            (packed.records > most_records, "--capacity-records"),
+            (packed.bytes > most_bytes, "--message-bytes-max"),
+        ]
+        if flags := " and ".join(flag for is_over, flag in remedies if is_over):
             raise LocalProtocolError(
-                f"{outbound.id} has {outbound.records} records and {size_bytes} bytes; the broker "
-                f"takes {welcome.message_records_max} and {welcome.message_bytes_max}: "
+                f"{packed.id} has {packed.records} records and {packed.bytes} bytes; the broker "
+                f"takes {most_records} and {most_bytes}: "
                 f"make smaller batches, or raise the broker's {flags}"
             )
 
 
-def _transmit(token: str, number: int, batch: list[_Outbound]) -> Transmit:
-    head = batch[0]
+def _transmit(token: str, number: int, batch: list[_Kept]) -> Transmit:
     if len(batch) == 1:
+        head = batch[0].packed
         publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
-        return Transmit(publish, head.payload)
-    packed = tuple([Packed(o.id, o.records, len(o.payload), o.key, o.metadata) for o in batch])
-    return Transmit(PublishPack(token, number, packed), b"".join([o.payload for o in batch]))
+        return Transmit(publish, batch[0].payload)
+    pack = PublishPack(token, number, tuple([kept.packed for kept in batch]))
+    return Transmit(pack, b"".join([kept.payload for kept in batch]))
 
 
 def _is_half(need: int, least: int) -> bool:
     return need < least and 2 * need <= least
 
 
-def _check_labels(outbound: _Outbound) -> None:
+def _check_labels(packed: Packed) -> None:
     publish = Publish(
-        _ANY_SESSION, INTEGER_MAX, outbound.id, INTEGER_MAX, outbound.key, outbound.metadata
+        _ANY_SESSION, INTEGER_MAX, packed.id, INTEGER_MAX, packed.key, packed.metadata
     )
     size_bytes = len(encode(publish))
     if size_bytes > PUBLISH_BYTES_MAX:
         raise LocalProtocolError(
-            f"{outbound.id[:100]}: id, key and metadata take {size_bytes} bytes of a PUBLISH; "
+            f"{packed.id[:100]}: id, key and metadata take {size_bytes} bytes of a PUBLISH; "
             f"{PUBLISH_BYTES_MAX} are the limit: put more into the payload"
         )
