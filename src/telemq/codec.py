@@ -159,9 +159,10 @@ class Decoder:
             times = np.fromiter(raw.t, np.int64, len(raw.t))
         except (*DECODE_ERRORS, OverflowError):
             return None
-        value = np.fromiter(raw.v, np.float64, len(raw.v))
-        if not np.isfinite(value).all() or raw.series is not msgspec.UNSET:
+        if raw.series is not msgspec.UNSET:
             return None
+        # Finite, all of them: to msgspec a number outside the range of a double is an error.
+        value = np.fromiter(raw.v, np.float64, len(raw.v))
         count = sum(len(group.labels) for group in lines.groups)
         _check_columns(count, index, times, value, raw.x)
         batch = RecordBatch.grouped(lines.groups, index.astype(np.int32), times, value, raw.x)

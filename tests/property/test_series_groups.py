@@ -1,7 +1,7 @@
 """A table of series gives every batch the series that it needs, in groups that stay the same."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from telemq.grouping import GROUP_SERIES, SeriesTable
@@ -17,6 +17,7 @@ some = st.lists(st.integers(0, len(LABELS) - 1)).map(lambda numbers: np.array(nu
 
 
 @given(st.lists(runs | some, min_size=1, max_size=5), st.integers(1, len(LABELS)))
+@example([np.arange(GROUP_SERIES - 1), np.arange(1, GROUP_SERIES + 1)], COUNT)
 def test_batches_get_their_series_and_no_others(batches: list[np.ndarray], series: int) -> None:
     """A file that is cut anywhere, with more or fewer series than a group has."""
     table = SeriesTable(LABELS[:series])

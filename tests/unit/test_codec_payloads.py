@@ -117,6 +117,8 @@ LINES = (
 )
 @example([(len(LINES) - 1, 0, b',"series":[]')])
 @example([(LINES.index(b"]\n],"), 0, b"],")])
+@example([(LINES.index(b'],"s"') + 1, 1, b"]")])
+@example([(LINES.index(b'["m"'), 0, b",\n")])
 @example([(LINES.index(b"],\n") + 2, 0, b"\n")])
 @example([(LINES.index(b"2.5"), 0, b"1e999,")])
 @example([(LINES.index(b"[0,"), 3, b"[0.0,")])
