@@ -50,7 +50,7 @@ class IngestLoad:
     """
 
     records: int
-    batch_records: int = 1000
+    batch_records: int = 8192
     fleet: Fleet = field(default_factory=Fleet)
     collectors: tuple[int, ...] = (1,)
 
