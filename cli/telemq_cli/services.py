@@ -113,10 +113,12 @@ def maintain(settings: MaintainSettings) -> int:
 
 
 def _begin(settings: Common, level: str = "") -> threading.Event:
-    """Set up logs and signals of a service; gives the event that stops it."""
+    """Set up logs, signals and memory of a service; gives the event that stops it."""
     from telemq import log
+    from telemq.malloc import keep_freed
     from telemq.process import stop_on_signals
 
+    keep_freed()
     log.configure(level or settings.log_level, settings.log_format, component=settings.component)
     return stop_on_signals()
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telemq.errors import TelemqError
+from telemq.malloc import keep_freed
 
 __all__ = [
     "Crew",
@@ -355,6 +356,7 @@ def _end_with_parent() -> None:
 
 
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    keep_freed()  # as every service does, and rivals' clients too
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     count_from_here()
     value = function(pipe, *args)
