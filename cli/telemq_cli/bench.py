@@ -111,7 +111,7 @@ def backlog(
 def ingest(
     *,
     records: Records = 2_000_000,
-    batch_records: Batch = 1000,
+    batch_records: Batch = 8192,
     gpus: Gpus = 248,
     collectors: Annotated[
         list[int] | None,
@@ -138,7 +138,7 @@ def ingest(
 def pipeline(
     *,
     records: Records = 1_000_000,
-    batch_records: Batch = 1000,
+    batch_records: Batch = 8192,
     csv: Annotated[Path | None, typer.Option(help="File to replay; default: the sample.")] = None,
     streamers: Count = 1,
     collectors: Count = 1,

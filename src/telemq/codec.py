@@ -12,8 +12,8 @@ NaN and the infinities are not JSON: `encode` refuses them, `decode` never makes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ import orjson
 from telemq.errors import RecordError
 from telemq.protocol import Payload
 from telemq.record import RecordBatch, Rejection, SeriesLabels
+from telemq.spelling import DECODE_ERRORS, SeriesReader, Speller
 
 __all__ = ["BATCH", "RECORD", "Decoder", "Encoder", "Record"]
 
@@ -62,27 +63,31 @@ class _Columns(msgspec.Struct):
     x: tuple[Rejection, ...] = ()
 
 
+class _Numbers(msgspec.Struct):
+    """What follows after series in lines, read in one pass; all of it strictly typed."""
+
+    s: list[int]
+    t: list[int]
+    v: list[float]
+    x: tuple[Rejection, ...] = ()
+    series: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 _records = msgspec.json.Decoder(list[msgspec.Raw])
 _record = msgspec.json.Decoder(Record)
 _columns = msgspec.json.Decoder(_Columns)
-_labels = msgspec.json.Decoder(SeriesLabels)
-#: What decoding raises. A thousand nested brackets are a RecursionError, not a MsgspecError.
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_numbers_of_batch = msgspec.json.Decoder(_Numbers)
 
 
 class Encoder:
-    """Encodes batches as `BATCH`, and remembers how each series is spelt in JSON.
-
-    Labels are 500 bytes a series and come again in every batch; spelt anew each time they would be
-    most of the work.
+    """Encodes batches as `BATCH`, and remembers how series are spelt.
 
     Args:
         series_max: series remembered; beyond it all are forgotten and learnt again.
     """
 
     def __init__(self, series_max: int = 1_000_000) -> None:
-        self._max = series_max
-        self._spelt: dict[SeriesLabels, orjson.Fragment] = {}
+        self._speller = Speller(series_max)
 
     def encode(self, batch: RecordBatch) -> bytes:
         """Encode one batch.
@@ -93,25 +98,20 @@ class Encoder:
         if not np.isfinite(batch.value).all():
             raise RecordError("a value is NaN or infinite; only finite numbers can be sent")
         columns: dict[str, object] = {
-            "series": [self._spelt.get(s) or self._spell(s) for s in batch.series],
             "s": batch.series_index,
             "t": batch.time_us,
             "v": batch.value,
         }
         if batch.rejected:
             columns["x"] = [tuple(r) for r in batch.rejected]
-        return orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
-
-    def _spell(self, labels: SeriesLabels) -> orjson.Fragment:
-        if len(self._spelt) >= self._max:
-            self._spelt.clear()
-        return self._spelt.setdefault(labels, orjson.Fragment(orjson.dumps(tuple(labels))))
+        rest = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
+        return b"".join((self._speller.spell(batch), memoryview(rest)[1:]))
 
 
 class Decoder:
     """Decodes payloads of both content types, and remembers the series it has read.
 
-    A series that was spelt the same way before is recognised by its bytes and not parsed or
+    Series that were spelt the same way before are recognised by their bytes and not parsed or
     checked again.
 
     Args:
@@ -119,10 +119,7 @@ class Decoder:
     """
 
     def __init__(self, series_max: int = 1_000_000) -> None:
-        self._max = series_max
-        self._read: dict[bytes, SeriesLabels] = {}
-        #: Of those that cannot be stored, why; empty as a rule.
-        self._faults: dict[bytes, str] = {}
+        self._reader = SeriesReader(series_max)
 
     def decode(self, payload: Payload, content_type: str, row_count: int) -> RecordBatch:
         """Decode a message's payload.
@@ -137,7 +134,8 @@ class Decoder:
                 raise: it is among the batch's `rejected`.
         """
         if content_type == BATCH:
-            batch = self._decode_columns(payload)
+            text = bytes(payload)
+            batch = self._decode_lines(text) or self._decode_columns(text)
         elif content_type == RECORD:
             batch = _decode_records(payload)
         else:
@@ -150,13 +148,33 @@ class Decoder:
             )
         return batch
 
-    def _decode_columns(self, payload: Payload) -> RecordBatch:
+    def _decode_lines(self, text: bytes) -> RecordBatch | None:
+        """Decode what our own encoder makes; None for all else, right or wrong."""
+        lines = self._reader.read_lines(text)
+        if lines is None:
+            return None
         try:
-            raw = _columns.decode(payload)
+            raw = _numbers_of_batch.decode(b"".join((b"{", memoryview(text)[lines.end :])))
+            index = np.fromiter(raw.s, np.int64, len(raw.s))
+            times = np.fromiter(raw.t, np.int64, len(raw.t))
+        except (*DECODE_ERRORS, OverflowError):
+            return None
+        if raw.series is not msgspec.UNSET:
+            return None
+        # Finite, all of them: to msgspec a number outside the range of a double is an error.
+        value = np.fromiter(raw.v, np.float64, len(raw.v))
+        count = sum(len(group.labels) for group in lines.groups)
+        _check_columns(count, index, times, value, raw.x)
+        batch = RecordBatch.grouped(lines.groups, index.astype(np.int32), times, value, raw.x)
+        return _without_faults(batch, lines.faults)
+
+    def _decode_columns(self, text: bytes) -> RecordBatch:
+        try:
+            raw = _columns.decode(text)
             if isinstance(raw.series, msgspec.UnsetType):
                 raise RecordError("payload has no 'series'")
-            series, faults = self._series(raw.series)
-        except _DECODE_ERRORS as error:
+            series, faults = self._reader.read(raw.series)
+        except DECODE_ERRORS as error:
             raise RecordError(
                 f"payload is not an object with series, s, t and v: {error}"
             ) from error
@@ -164,35 +182,13 @@ class Decoder:
         value = _numbers(raw.v)
         _check_columns(len(series), index, times, value, raw.x)
         batch = RecordBatch(series, index.astype(np.int32), times, value, raw.x)
-        for place, fault in faults:
-            batch = batch.reject(batch.series_index == place, fault)
-        return batch
+        return _without_faults(batch, faults)
 
-    def _series(
-        self, raws: list[msgspec.Raw]
-    ) -> tuple[tuple[SeriesLabels, ...], list[tuple[int, str]]]:
-        """Give the labels of each series, and the places of those that cannot be stored."""
-        keys = list(map(bytes, raws))
-        known = self._read.get
-        found = cast("tuple[SeriesLabels, ...]", tuple(map(known, keys)))
-        if None in found:
-            # All again, since learning may have forgotten what was known.
-            series = tuple(known(key) or self._learn(key) for key in keys)
-            told = [(place, labels.fault()) for place, labels in enumerate(series)]
-            return series, [(place, fault) for place, fault in told if fault]
-        if self._faults:
-            told = [(place, self._faults.get(key)) for place, key in enumerate(keys)]
-            return found, [(place, fault) for place, fault in told if fault]
-        return found, []
 
-    def _learn(self, key: bytes) -> SeriesLabels:
-        labels = _labels.decode(key)
-        if len(self._read) >= self._max:
-            self._read.clear()
-            self._faults.clear()
-        if fault := labels.fault():
-            self._faults[key] = fault
-        return self._read.setdefault(key, labels)
+def _without_faults(batch: RecordBatch, faults: Iterable[tuple[int, str]]) -> RecordBatch:
+    for place, fault in faults:
+        batch = batch.reject(batch.series_index == place, fault)
+    return batch
 
 
 def _check_columns(
@@ -249,7 +245,7 @@ def _decode_records(payload: Payload) -> RecordBatch:
     text = bytes(payload)
     try:
         raws = _records.decode(text) if text.lstrip()[:1] == b"[" else [msgspec.Raw(text)]
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise RecordError(f"payload is not JSON: {error}") from error
     series: dict[SeriesLabels, int] = {}
     index: list[int] = []
@@ -261,7 +257,7 @@ def _decode_records(payload: Payload) -> RecordBatch:
         try:
             record = _record.decode(raw)
             time_us = _microseconds(record.timestamp)
-        except (*_DECODE_ERRORS, RecordError, OverflowError) as error:
+        except (*DECODE_ERRORS, RecordError, OverflowError) as error:
             rejected.append(Rejection(offset, str(error), shown))
             continue
         labels = SeriesLabels(*(getattr(record, name) for name in SeriesLabels._fields))

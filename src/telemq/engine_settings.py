@@ -45,3 +45,8 @@ class EngineSettings:
         low=1024,
         high=2**40,
     )
+
+    @property
+    def batch_bytes(self) -> int:
+        """The longest batch to plan for: half of what the queue takes in one message by default."""
+        return 2**22 if self.engine in ("", "zmq") else 2**19

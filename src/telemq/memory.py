@@ -2,7 +2,8 @@
 
 *Messages that come and go.* glibc gives freed memory back to the kernel from 128 KiB on and takes
 it anew page by page: a batch of 100 KB is just that size. To keep some costs nothing, since the
-next batch needs it. At 256 records a message: 7 to 13 % less CPU in broker and both peers together.
+next batch needs it. At 256 records a message, CPU s a million: broker 0.53 to 0.45, producer 0.44
+to 0.36, consumer 0.29 to 0.23; collectors 0.40 to 0.36.
 
 *Modules and classes* are some hundred thousand objects that live as long as the process. Python's
 garbage collector looks at all of them now and then, and nothing is delivered meanwhile: pauses of
@@ -18,8 +19,8 @@ __all__ = ["keep_freed_memory", "pass_over_what_is_loaded", "prepare_memory"]
 
 #: Names of mallopt(3), from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-#: What may lie unused at the heap's end: a few windows of credit.
-_KEPT_BYTES = 64 * 2**20
+#: Free memory at the heap's end beyond this is given back: what an outage piled up.
+_KEPT_BYTES = 128 * 2**20
 #: From the kernel at a time.
 _STEP_BYTES = 16 * 2**20
 #: Larger blocks come from the kernel one by one; the greatest that glibc accepts.
@@ -39,9 +40,10 @@ def pass_over_what_is_loaded() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Keep up to 64 MiB of what was freed; gives whether this C library can: glibc, not musl."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
+    """Keep up to 128 MiB of what was freed; gives whether this C library can: glibc, not musl."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
         return False
     options = (
         (_TRIM_THRESHOLD, _KEPT_BYTES),

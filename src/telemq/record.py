@@ -7,15 +7,25 @@ in columns, because per-record Python objects cost ten times the time of everyth
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LABEL_BYTES_MAX", "BatchId", "RecordBatch", "Rejection", "SeriesLabels", "reject_times"]
+__all__ = [
+    "LABEL_BYTES_MAX",
+    "BatchId",
+    "RecordBatch",
+    "Rejection",
+    "SeriesGroup",
+    "SeriesLabels",
+    "reject_times",
+]
 
 #: Longest label accepted. labels_raw of a real exporter is 300 bytes; a megabyte is an attack.
 LABEL_BYTES_MAX = 65_536
@@ -63,6 +73,20 @@ class SeriesLabels(NamedTuple):
             if len(getattr(self, name).encode()) > _KEY_BYTES_MAX:
                 return f"{name} is longer than {_KEY_BYTES_MAX} bytes"
         return None
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class SeriesGroup:
+    """Series that come together again and again.
+
+    A group is equal to itself only. Whoever works something out for all of its series, such as
+    their spelling or their ids, finds that again by the one object, and not label by label.
+
+    Attributes:
+        labels: at least one series.
+    """
+
+    labels: tuple[SeriesLabels, ...]
 
 
 class BatchId(NamedTuple):
@@ -113,6 +137,7 @@ class RecordBatch:
         time_us: (n,) int64, microseconds since 1970 UTC.
         value: (n,) float64, finite.
         rejected: the rows of the batch that are no records, by ascending offset.
+        groups: `series` once more, in groups; empty if they came in none.
     """
 
     series: tuple[SeriesLabels, ...]
@@ -120,6 +145,20 @@ class RecordBatch:
     time_us: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
     rejected: tuple[Rejection, ...] = ()
+    groups: tuple[SeriesGroup, ...] = ()
+
+    @classmethod
+    def grouped(
+        cls,
+        groups: tuple[SeriesGroup, ...],
+        series_index: npt.NDArray[np.int32],
+        time_us: npt.NDArray[np.int64],
+        value: npt.NDArray[np.float64],
+        rejected: tuple[Rejection, ...] = (),
+    ) -> Self:
+        """Make a batch whose series are those of `groups`, one after the other."""
+        series = tuple(chain.from_iterable(group.labels for group in groups))
+        return cls(series, series_index, time_us, value, rejected, groups)
 
     @property
     def row_count(self) -> int:
@@ -147,12 +186,12 @@ class RecordBatch:
             )
         ]
         keep = ~bad
-        return RecordBatch(
-            self.series,
-            self.series_index[keep],
-            self.time_us[keep],
-            self.value[keep],
-            tuple(sorted([*self.rejected, *more])),
+        return dataclasses.replace(
+            self,
+            series_index=self.series_index[keep],
+            time_us=self.time_us[keep],
+            value=self.value[keep],
+            rejected=tuple(sorted([*self.rejected, *more])),
         )
 
 

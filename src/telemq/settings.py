@@ -81,11 +81,20 @@ class StreamerSettings(StoreSettings, EngineSettings):
         choices=("processed", "recorded"),
     )
     batch_records: int = setting(
-        1000,
-        "Records a batch; with --rate less, so that a batch is never older than a second.",
+        8192,
+        "Most records a batch; with --rate as many as come within --linger-ms, "
+        "and more only to catch up.",
         unit="records",
         low=1,
         high=65_536,
+    )
+    linger_ms: float = setting(
+        5.0,
+        "Longest wait of a record for its batch to fill, with --rate; "
+        "each batch costs 197 bytes in the ledger.",
+        unit="ms",
+        low=0,
+        high=60_000,
     )
     lease_s: float = setting(
         15.0,
@@ -141,7 +150,7 @@ class CollectorSettings(PartitionSettings, EngineSettings):
         high=100_000_000,
     )
     credit_bytes: int = setting(
-        16 * 2**20,
+        32 * 2**20,
         "Most payload bytes delivered to one worker and not yet settled.",
         unit="bytes",
         low=1024,

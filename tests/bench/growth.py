@@ -165,7 +165,7 @@ def _series(growth: Growth, points: Sequence[int], dsn: str) -> Iterator[str]:
         if series > growth.series:
             continue
         records = int(max(growth.share * _RECORDS / 2, _RECORDS_A_SERIES * series))
-        runs = list(bench_ingest(IngestLoad(records, 1000, Fleet(gpus)), dsn, 1))
+        runs = list(bench_ingest(IngestLoad(records, 8192, Fleet(gpus)), dsn, 1))
         collected, copied = runs
         peak = max(part.peak_bytes for part in collected.parts if part.name == "collector")
         yield (

@@ -194,7 +194,7 @@ class Session:
     def piped(self, dsn: str) -> list[Run]:
         """Bring a CSV into Postgres, in all ways."""
         plan, source = self._plan, bundled_sample()
-        load = pipeline.PipelineLoad(source, plan.pipeline_records, 1000, 1, 1)
+        load = pipeline.PipelineLoad(source, plan.pipeline_records, 8192, 1, 1)
         queues = [pipeline.BROKER]
         if reason := jetstream.missing():
             self.skipped[natspipeline.JETSTREAM.name] = reason

@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from telemq.record import SeriesLabels
+from telemq.record import RecordBatch, SeriesGroup, SeriesLabels
 from telemq.store.series import SeriesIds, fingerprint
 from tests.support.batches import labels
 
@@ -143,6 +143,34 @@ def test_memory_of_ids_is_bounded(conn: Conn) -> None:
     assert first == [ids.resolve([(s,)])[0][0] for s in series]
     (all_at_once,) = ids.resolve([tuple(series)])
     assert first == all_at_once.tolist()
+
+
+def batch(*groups: SeriesGroup) -> RecordBatch:
+    nothing = np.empty(0, np.int64)
+    return RecordBatch.grouped(groups, nothing.astype(np.int32), nothing, nothing.astype(float))
+
+
+def test_groups_are_resolved_once_and_in_order(conn: Conn) -> None:
+    """The same series in every batch: their ids are found by the group, without a look at them."""
+    ids = SeriesIds(conn)
+    a, b = (SeriesGroup(tuple(labels(gpu) for gpu in gpus)) for gpus in ((1, 2), (3,)))
+    first, second = ids.of([batch(a, b), batch(b, a, SeriesGroup((labels(4),)))])
+    assert first.tolist() == [*second[1:3], second[0]]
+    ids._ids.clear()
+    conn.execute("TRUNCATE series CASCADE")
+    (again,) = ids.of([batch(a, b)])
+    assert first.tolist() == again.tolist()
+    ids.forget()
+    (other,) = ids.of([batch(a, b)])
+    assert set(first).isdisjoint(other)
+
+
+def test_groups_are_forgotten_with_those_who_made_them(conn: Conn) -> None:
+    """What the decoder's memory dropped must not stay in the writer's for ever."""
+    ids = SeriesIds(conn)
+    for gpu in range(5):
+        ids.of([batch(SeriesGroup((labels(gpu),)))])
+    assert not len(ids._of_group)
 
 
 @pytest.mark.parametrize("shift", [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", "")])

@@ -269,6 +269,44 @@ def test_rate_is_kept(pipeline: Pipeline, conn: psycopg.Connection, tmp_path: Pa
     assert_stored_once(conn, 300, of_file=70)
 
 
+@pytest.mark.parametrize(
+    ("linger_ms", "batch_records", "sizes"), [(250, 1000, {100}), (250, 64, {64}), (0, 1, {1})]
+)
+def test_batch_has_what_comes_within_the_linger(
+    pipeline: Pipeline,
+    conn: psycopg.Connection,
+    tmp_path: Path,
+    linger_ms: float,
+    batch_records: int,
+    sizes: set[int],
+) -> None:
+    """`--rate 400`: what a record waits for is a setting; being late changes none of these."""
+    rows = 3 * max(sizes)
+    csv = numbered_csv(tmp_path, 70)
+    streamer = pipeline.stream(
+        csv, rate=400, rows=rows, linger_ms=linger_ms, batch_records=batch_records
+    )
+    assert 0 == streamer.result(DEADLINE_S)
+    assert sizes == {n for (n,) in conn.execute("SELECT row_count FROM ledger")}
+    assert_stored_once(conn, rows, of_file=70)
+
+
+def test_batches_of_long_labels_fit_into_a_message(
+    pipeline: Pipeline, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Every row is another series with 60 KB of labels; full batches would be refused."""
+    pipeline.consumer.stop()
+    csv = tmp_path / "long.csv"
+    rows = [f"2025-07-18T20:42:34Z,M,0,d,GPU-{i},m,h,,,,1," + "x" * 60_000 for i in range(200)]
+    csv.write_text("\n".join([",".join(COLUMNS), *rows]))
+    streamer = pipeline.stream(csv, rows=200, batch_records=8192, lease_s=3600.0)
+    wait_for(lambda: one(conn, "SELECT count(*) FROM stream_lease"), "leases")
+    assert 69 == one(conn, "SELECT max(row_count) FROM stream_lease")
+    pipeline.stop.set()
+    with pytest.raises(LocalProtocolError):  # this broker's limit is far below the default
+        streamer.result(DEADLINE_S)
+
+
 def test_stop_waits_for_confirms_and_gives_leases_back(
     pipeline: Pipeline, conn: psycopg.Connection, tmp_path: Path
 ) -> None:

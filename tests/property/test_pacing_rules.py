@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemq.streamer.pacing import BURST_NS, Pacer, batch_records_at, batches_ahead, stamps_us
+from telemq.streamer.pacing import (
+    BURST_NS,
+    Pacer,
+    batch_records_at,
+    batch_records_within,
+    batches_ahead,
+    stamps_us,
+)
 
 rates = st.one_of(st.floats(0.01, 1e9), st.integers(1, 10**9).map(float))
 #: Pauses between looks at the schedule: none, a loop's turn, or an outage.
@@ -64,13 +71,51 @@ def test_what_is_due_at_a_moment_may_be_sent_at_that_moment(
         pacer.sent(records, now)
 
 
-@given(rates, st.integers(1, 65_536), st.integers(1, 10**8))
-def test_sizes_stay_in_their_limits(rate: float, batch_records: int, window: int) -> None:
+@given(
+    rates,
+    st.integers(1, 65_536),
+    st.floats(0, 60_000),
+    st.integers(0, 10**9),
+    st.integers(1, 10**8),
+)
+def test_sizes_stay_in_their_limits(
+    rate: float, batch_records: int, linger_ms: float, behind: int, window: int
+) -> None:
     """Every setting that is accepted gives a batch and a lease."""
-    size = batch_records_at(rate, batch_records)
+    size = batch_records_at(rate, batch_records, linger_ms, behind)
     assert 1 <= size <= batch_records
-    assert size == 1 or size <= rate / 2
+    assert size == 1 or size * 1000 <= Fraction(rate) * Fraction(linger_ms) or size <= behind / 4
     assert 1 <= batches_ahead(rate, size, window) <= 256
+
+
+@given(rates, st.integers(0, 2**62), steps)
+def test_behind_is_what_may_be_sent_at_once(
+    rate: float, begin_ns: int, looks: list[tuple[int, int]]
+) -> None:
+    """A batch of all that is behind is due, and one of more than a record more is not."""
+    pacer, now = Pacer(rate, begin_ns), begin_ns
+    for pause_ns, records in looks:
+        now += pause_ns
+        behind = pacer.behind(now)
+        assert behind <= Fraction(rate) * BURST_NS / 10**9
+        if behind:
+            assert pacer.due_ns(behind, now) <= now
+        elif pacer.due_ns(records, now) > now:
+            continue
+        pacer.sent(behind or records, now)
+        assert pacer.behind(now) <= 1 + Fraction(rate) / 10**9
+
+
+@given(
+    st.integers(2**16, 2**23), st.integers(1, 65_536), st.integers(1, 10**6), st.integers(0, 4000)
+)
+def test_batches_of_even_labels_fit(
+    batch_bytes: int, batch_records: int, series: int, chars: int
+) -> None:
+    """However long they are; one record always goes."""
+    size = batch_records_within(batch_bytes, batch_records, series, series * chars)
+    assert 1 <= size <= batch_records
+    assert size == 1 or min(size, series) * (chars + 32) + size * 48 <= batch_bytes + 48
 
 
 @given(st.integers(0, 2**53), st.integers(-(10**9), 10**9), st.integers(1, 5000))

@@ -12,6 +12,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
+    "telemq.grouping", "telemq.spelling",
     "telemq.setting", "telemq.settings", "telemq.sizing", "telemq.terminal",
     "telemq.engine_settings", "telemq.helm_values",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
@@ -40,6 +41,8 @@ LAYERS = (
     (
         "record",
         "codec",
+        "grouping",
+        "spelling",
         "protocol",
         "errors",
         "setting",
@@ -55,7 +58,18 @@ LAYERS = (
         "clock",
         "terminal",
     ),
-    ("log", "health", "probe", "process", "upfile", "certificate", "keys", "kubernetes", "web"),
+    (
+        "log",
+        "health",
+        "probe",
+        "process",
+        "memory",
+        "upfile",
+        "certificate",
+        "keys",
+        "kubernetes",
+        "web",
+    ),
     ("client", "broker", "store", "sources"),
     ("engine",),
     (*SERVICES, "bench"),

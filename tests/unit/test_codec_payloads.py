@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from telemq.codec import BATCH, RECORD, Decoder, Encoder
 from telemq.errors import RecordError
-from telemq.record import RecordBatch, Rejection, SeriesLabels
+from telemq.record import RecordBatch, Rejection, SeriesGroup, SeriesLabels
 
 LABELS = ["m", "0", "nvidia0", "GPU-1", "H100", "host", "c", "p", "n", "raw"]
 NESTED = b"[" * 30_000 + b"]" * 30_000
@@ -60,8 +62,109 @@ def test_batches_are_read_as_they_were_written(some: list[RecordBatch], memory: 
         payload = encoder.encode(batch)
         for form in (payload, memoryview(payload)):
             assert same(batch, decoder.decode(form, BATCH, batch.row_count))
-    assert len(encoder._spelt) <= memory
-    assert len(decoder._read) <= memory
+    assert len(encoder._speller._spelt) <= memory
+    assert len(decoder._reader._read) <= memory
+    kept = [len(line.group.labels) for line in decoder._reader._lines.values()]
+    assert decoder._reader._line_series == sum(kept) <= memory
+
+
+def grouped(batch: RecordBatch, *sizes: int) -> RecordBatch:
+    """The same batch with its series in groups of these sizes, and a last one of the rest."""
+    ends = [*np.cumsum(sizes).tolist(), len(batch.series)]
+    cuts = [batch.series[start:end] for start, end in pairwise([0, *ends])]
+    return replace(batch, groups=tuple(SeriesGroup(some) for some in cuts if some))
+
+
+@given(st.lists(st.tuples(batches(), st.integers(1, 4)), max_size=5), st.integers(1, 9))
+def test_groups_make_no_difference_to_what_is_read(
+    some: list[tuple[RecordBatch, int]], memory: int
+) -> None:
+    """The same series now in one group, now in two, with more or less memory than they need."""
+    encoder, decoder = Encoder(memory), Decoder(memory)
+    for batch, size in some:
+        payload = encoder.encode(grouped(batch, size))
+        assert same(batch, decoder.decode(payload, BATCH, batch.row_count))
+        assert json.loads(payload)["series"] == [list(labels) for labels in batch.series]
+
+
+def outcome(decoder: Decoder, payload: bytes, *, in_lines: bool) -> tuple[object, ...]:
+    """What a payload is read as, or that it is refused."""
+    try:
+        batch = decoder._decode_lines(payload) if in_lines else None
+        batch = batch or decoder._decode_columns(payload)
+    except RecordError:
+        return ("refused",)
+    columns_read = (batch.series_index.tolist(), batch.time_us.tolist(), batch.value.tolist())
+    return (batch.series, batch.rejected, *columns_read)
+
+
+LINES = (
+    b'{"series":[\n["m","","","u","","","","","","a"],["m","","","u","","","","","",""],\n'
+    b'["m","","","v","","","","","","b"]\n],"s":[0,1,2],"t":[1,2,3],"v":[1,2.5,3]}'
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, len(LINES)),
+            st.integers(0, 3),
+            st.sampled_from([b"", b"\n", b",", b"]", b"[", b'"', b"0", b"\\", b"],[", b"\n],\n"]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@example([(len(LINES) - 1, 0, b',"series":[]')])
+@example([(LINES.index(b"]\n],"), 0, b"],")])
+@example([(LINES.index(b'],"s"') + 1, 1, b"]")])
+@example([(LINES.index(b'["m"'), 0, b",\n")])
+@example([(LINES.index(b"],\n") + 2, 0, b"\n")])
+@example([(LINES.index(b"2.5"), 0, b"1e999,")])
+@example([(LINES.index(b"[0,"), 3, b"[0.0,")])
+@example([(LINES.index(b"[0,"), 3, b"[true,")])
+def test_lines_are_read_as_any_json_is(changes: list[tuple[int, int, bytes]]) -> None:
+    """Somebody else's batch that looks like ours up to a few bytes, to a warm and a cold memory.
+
+    What is recognised by its bytes must be what a reader of any JSON sees there, or refused.
+    """
+    payload = LINES
+    for place, length, text in changes:
+        payload = payload[:place] + text + payload[place + length :]
+    warm = Decoder()
+    assert warm._decode_lines(LINES)
+    expected = outcome(Decoder(), payload, in_lines=False)
+    for decoder in (warm, Decoder()):
+        assert expected == outcome(decoder, payload, in_lines=True)
+
+
+def test_group_that_came_before_is_the_same_object() -> None:
+    """A source's series, batch after batch; they are not parsed again, nor looked up."""
+    batch = RecordBatch(
+        tuple(SeriesLabels("m", "", "", f"GPU-{i}", *[""] * 6) for i in range(5)),
+        np.arange(5, dtype=np.int32),
+        np.arange(5),
+        np.arange(5.0),
+    )
+    encoder, decoder = Encoder(), Decoder()
+    first = decoder.decode(encoder.encode(grouped(batch, 2)), BATCH, 5)
+    second = decoder.decode(encoder.encode(grouped(batch, 2, 2)), BATCH, 5)
+    assert [2, 3] == [len(group.labels) for group in first.groups]
+    assert [2, 2, 1] == [len(group.labels) for group in second.groups]
+    assert first.groups[0] is second.groups[0]
+    assert first.groups[1] is not second.groups[1]
+
+
+def test_two_lines_that_begin_alike_are_kept_apart() -> None:
+    """Long labels that differ at their end; bytes are compared, not only looked up."""
+    decoder = Decoder()
+    for _ in range(2):
+        for end in ("x", "y"):
+            labels = SeriesLabels(*LABELS)._replace(labels_raw="raw" * 100 + end)
+            batch = RecordBatch(
+                (labels,), np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1)
+            )
+            assert (labels,) == decoder.decode(Encoder().encode(batch), BATCH, 1).series
 
 
 @given(st.binary(max_size=100) | st.text('[]{}",:0123456789eE.-stvxri\\', max_size=60))
@@ -181,8 +284,9 @@ def test_unknown_content_type_is_refused_with_those_that_are_known() -> None:
 def test_records_of_a_bad_series_are_rejected_one_by_one() -> None:
     """An exporter without a UUID for one GPU; the others are stored."""
     decoder, bad = Decoder(), [*LABELS[:3], "", *LABELS[4:]]
-    for _ in range(2):  # learnt, then remembered
-        batch = decoder.decode(columns(series=[LABELS, bad], s=[0, 1]), BATCH, 2)
+    in_lines = b"[\n%b,\n%b\n]" % (orjson.dumps(LABELS), orjson.dumps(bad))
+    for form in ([LABELS, bad], in_lines) * 2:  # learnt, then remembered
+        batch = decoder.decode(columns(series=form, s=[0, 1]), BATCH, 2)
         assert [1.0] == batch.value.tolist()
         assert [(1, "uuid is empty")] == [r[:2] for r in batch.rejected]
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from telemq.streamer.pacing import Pacer, batch_records_at, batches_ahead, stamps_us
+from telemq.streamer.pacing import (
+    Pacer,
+    batch_records_at,
+    batch_records_within,
+    batches_ahead,
+    stamps_us,
+)
 
 SECOND = 10**9
 
@@ -47,15 +53,46 @@ def test_rate_zero_is_always_due() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "batch_records", "expected"),
-    [(0, 1000, 1000), (1e6, 1000, 1000), (100, 1000, 50), (10, 1000, 5), (1, 1000, 1),
-     (0.1, 1000, 1), (100, 7, 7)],
+    ("rate", "linger_ms", "expected"),
+    [(0, 5, 1000), (1e6, 5, 1000), (100_000, 5, 500), (1000, 5, 5), (100, 5, 1), (0.1, 5, 1),
+     (1000, 0, 1), (1000, 0.5, 1), (1000, 500, 500), (1000, 60_000, 1000)],
 )  # fmt: skip
-def test_batch_is_at_most_half_a_second_of_records(
-    rate: float, batch_records: int, expected: int
+def test_batch_has_what_comes_within_the_linger(
+    rate: float, linger_ms: float, expected: int
 ) -> None:
-    """A record must be visible within about a second, even at a low rate."""
-    assert expected == batch_records_at(rate, batch_records)
+    """A slow stream in small batches at once, a fast one in full batches."""
+    assert expected == batch_records_at(rate, 1000, linger_ms)
+
+
+def test_streamer_that_is_behind_makes_larger_batches_until_it_has_caught_up() -> None:
+    """The queue takes no more than so many messages a second; then each must carry more."""
+    pacer, now = Pacer(1000, 0), SECOND // 2
+    assert 500 == pacer.behind(now)
+    assert 125 == batch_records_at(1000, 8192, 5, pacer.behind(now))
+    assert 100 == batch_records_at(1000, 100, 5, pacer.behind(now))
+    pacer.sent(480, now)
+    assert 20 == pacer.behind(now)
+    assert 5 == batch_records_at(1000, 8192, 5, pacer.behind(now))
+    assert 1000 == pacer.behind(3600 * SECOND)
+    assert 0 == Pacer(0, 0).behind(3600 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("series", "label_chars", "expected"),
+    [
+        (2480, 2480 * 500, 1000),
+        (10**6, 10**6 * 500, 7231),
+        (10, 10 * 10**6, 4),
+        (1, 10**7, 1),
+        (1, 10, 65_536),
+    ],
+)
+def test_batch_is_no_longer_than_the_queue_takes(
+    series: int, label_chars: int, expected: int
+) -> None:
+    """A source with long labels, and every row of another series; the setting is for usual ones."""
+    batch_records = 1000 if series == 2480 else 65_536
+    assert expected == batch_records_within(2**22, batch_records, series, label_chars)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from telemq.grouping import SeriesTable
 from telemq.record import RecordBatch, SeriesLabels
 
 __all__ = ["METRICS", "START_US", "VALUE_SQL", "Fleet", "value_of"]
@@ -76,15 +77,15 @@ class Fleet:
 
     def batches(self, records: int, batch_records: int) -> Iterator[RecordBatch]:
         """Give the first `records` in batches, one scrape after the other."""
-        labels = [self.labels(number) for number in range(min(self.series, records))]
+        table = SeriesTable(tuple(map(self.labels, range(min(self.series, records)))))
         interval_us = int(self.interval_s * 1e6)
         for first in range(0, records, batch_records):
             rows = np.arange(first, min(first + batch_records, records))
             scrape, number = np.divmod(rows, self.series)
-            used, index = np.unique(number, return_inverse=True)
-            yield RecordBatch(
-                tuple(map(labels.__getitem__, used.tolist())),
-                index.astype(np.int32),
+            groups, index = table.pick(number)
+            yield RecordBatch.grouped(
+                groups,
+                index,
                 START_US + scrape * interval_us,
                 value_of(scrape, number),
             )

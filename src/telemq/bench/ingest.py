@@ -50,7 +50,7 @@ class IngestLoad:
     """
 
     records: int
-    batch_records: int = 1000
+    batch_records: int = 8192
     fleet: Fleet = field(default_factory=Fleet)
     collectors: tuple[int, ...] = (1,)
 
@@ -102,7 +102,7 @@ def _arrived(load: IngestLoad, dsn: str) -> bytes:
     """Give the rows that were stored, in the order in which they came."""
     batches = list(load.fleet.batches(load.records, load.batch_records))
     with psycopg.connect(dsn, autocommit=True) as conn:
-        ids = SeriesIds(conn).resolve([batch.series for batch in batches])
+        ids = SeriesIds(conn).of(batches)
     return rows_of(
         np.concatenate([of[b.series_index] for of, b in zip(ids, batches, strict=True)]),
         np.concatenate([batch.time_us for batch in batches]),

@@ -141,7 +141,7 @@ def _arrived(load: PipelineLoad, dsn: str) -> bytes:
     replay = read_csv(load.csv)
     batch = replay.batch(0, load.records, stamps_us(0, utc_us(), load.records))
     with psycopg.connect(dsn, autocommit=True) as conn:
-        (ids,) = SeriesIds(conn).resolve([batch.series])
+        (ids,) = SeriesIds(conn).of([batch])
     return rows_of(ids[batch.series_index], batch.time_us, batch.value)
 
 

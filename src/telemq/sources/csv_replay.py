@@ -24,7 +24,7 @@ import stat
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import itemgetter
@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from telemq import log
 from telemq.errors import SourceError
+from telemq.grouping import SeriesTable
 from telemq.record import RecordBatch, Rejection, SeriesLabels
 
 __all__ = ["COLUMNS", "SAMPLE", "BadRow", "CsvReplay", "bundled_sample", "read_csv"]
@@ -122,6 +123,11 @@ class CsvReplay:
     time_us: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
     bad: dict[int, BadRow]
+    _table: SeriesTable = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Cut the series into groups, once for all batches."""
+        object.__setattr__(self, "_table", SeriesTable(self.series))
 
     @property
     def rows(self) -> int:
@@ -155,11 +161,8 @@ class CsvReplay:
             if not good.all():
                 rejected = self._rejected(begin, np.flatnonzero(~good))
                 of_file, value, times = of_file[good], value[good], times[good]
-        used, series_index = np.unique(of_file, return_inverse=True)
-        series = tuple(map(self.series.__getitem__, used.tolist()))
-        return RecordBatch(
-            series, series_index.astype(np.int32, copy=False), times, value, rejected
-        )
+        groups, series_index = self._table.pick(of_file)
+        return RecordBatch.grouped(groups, series_index, times, value, rejected)
 
     def _rejected(self, begin: int, offsets: npt.NDArray[np.int64]) -> tuple[Rejection, ...]:
         rows = ((offset, self.bad[(begin + offset) % self.rows]) for offset in offsets.tolist())

@@ -178,7 +178,7 @@ class Retrier:
     def _commit(self, candidates: list[_Candidate]) -> list[Outcome]:
         batches = [c.batch for c in candidates]
         self._partitions.ensure([batch.time_us for batch in batches], now_us=utc_us())
-        ids = self._series.resolve([batch.series for batch in batches])
+        ids = self._series.of(batches)
         with self._conn.transaction():
             live = self._lock_letters(candidates)
             homes = self._homes(live)

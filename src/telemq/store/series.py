@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import filterfalse
+from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 
-from telemq.record import SeriesLabels
+from telemq.record import RecordBatch, SeriesGroup, SeriesLabels
 
 __all__ = ["SeriesIds", "fingerprint"]
 
@@ -50,31 +51,48 @@ class SeriesIds:
         self._conn = conn
         self._max = series_max
         self._ids: dict[SeriesLabels, int] = {}
+        # As many as whoever made the groups remembers.
+        self._of_group: WeakKeyDictionary[SeriesGroup, npt.NDArray[np.int32]] = WeakKeyDictionary()
 
-    def resolve(self, batches: Sequence[tuple[SeriesLabels, ...]]) -> list[npt.NDArray[np.int32]]:
+    def of(self, batches: Sequence[RecordBatch]) -> list[npt.NDArray[np.int32]]:
         """Give the ids of each batch's series, in the batch's order.
 
         Raises:
             psycopg.Error: as it comes. What was added stays, and does no harm.
         """
-        unknown: set[SeriesLabels] = set()
-        for series in batches:
-            unknown.update(filterfalse(self._ids.__contains__, series))
+        of_batch = [batch.groups or (SeriesGroup(batch.series),) for batch in batches]
+        new = [group for group in dict.fromkeys(chain(*of_batch)) if group not in self._of_group]
+        resolved = self.resolve([group.labels for group in new])
+        self._of_group.update(zip(new, resolved, strict=True))
+        return [np.concatenate([self._of_group[g] for g in groups]) for groups in of_batch]
+
+    def resolve(self, series: Sequence[tuple[SeriesLabels, ...]]) -> list[npt.NDArray[np.int32]]:
+        """Give the ids of some tuples of series, each in its order; see `of`."""
+        found = self._known(series)
+        unknown = {
+            labels
+            for some, ids in zip(series, found, strict=True)
+            if None in ids
+            for labels, id in zip(some, ids, strict=True)
+            if id is None
+        }
         if unknown:
             if len(self._ids) + len(unknown) > self._max:
                 self._ids.clear()
-                unknown.update(*batches)
+                unknown.update(*series)
             wanted = list(unknown)
             for start in range(0, len(wanted), _STATEMENT_SERIES):
                 self._learn(wanted[start : start + _STATEMENT_SERIES])
-        return [
-            np.fromiter(map(self._ids.__getitem__, series), np.int32, len(series))
-            for series in batches
-        ]
+            found = self._known(series)
+        return [np.array(ids, np.int32) for ids in found]
 
     def forget(self) -> None:
         """Forget all ids: somebody may have changed the table."""
         self._ids.clear()
+        self._of_group.clear()
+
+    def _known(self, series: Sequence[tuple[SeriesLabels, ...]]) -> list[list[int | None]]:
+        return [list(map(self._ids.get, some)) for some in series]
 
     def _learn(self, wanted: list[SeriesLabels]) -> None:
         prints = {fingerprint(labels): labels for labels in wanted}

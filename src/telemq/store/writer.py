@@ -205,7 +205,7 @@ class Writer:
     def _commit(self, batches: list[StoredBatch]) -> Stored:
         decoded = {b.id: b.batch for b in batches if b.batch is not None}
         self._partitions.ensure([batch.time_us for batch in decoded.values()], now_us=utc_us())
-        resolved = self._series.resolve([batch.series for batch in decoded.values()])
+        resolved = self._series.of(list(decoded.values()))
         ids = dict(zip(decoded, resolved, strict=True))
         with self._conn.transaction():
             new = self._insert_ledger(batches)

@@ -73,6 +73,7 @@ class Leaseholder:
 
     Args:
         settings: of the streamer, with a DSN.
+        batch_records: most rows a batch.
         stream_id: the stream's name.
         source: fingerprint of what its rows are read from.
         owner: this process, unlike any other.
@@ -86,6 +87,7 @@ class Leaseholder:
         self,
         settings: StreamerSettings,
         *,
+        batch_records: int,
         stream_id: str,
         source: str,
         owner: str,
@@ -94,8 +96,7 @@ class Leaseholder:
         self._settings = settings
         self._stream_id, self._source, self._owner = stream_id, source, owner
         self._on_change = on_change
-        self._batch_records = batch_records_at(settings.rate, settings.batch_records)
-        self._ahead = batches_ahead(settings.rate, self._batch_records, settings.window_records)
+        self._batch_records_max = batch_records
         self._conninfo = _conninfo(settings.dsn)
         self._log = log.get(stream=stream_id)
         self._lease_ns = int(settings.lease_s * _SECOND)
@@ -103,6 +104,7 @@ class Leaseholder:
         self._lock = threading.Lock()
         self._book = LeaseBook()
         self._forgotten: list[int] = []
+        self._plan(behind=0)
         self._worked_ns: int | None = None
         self._state: StreamState | None = None
         self._lost = self._retries = 0
@@ -134,9 +136,15 @@ class Leaseholder:
         with self._lock:
             return self._book.next_ready()
 
-    def publish(self, lease: Lease) -> bool:
-        """Note that `lease` is published; False if it is no longer ours and must not be."""
+    def publish(self, lease: Lease, behind: int = 0) -> bool:
+        """Note that `lease` is published; False if it is no longer ours and must not be.
+
+        Args:
+            lease: that of `next_ready`.
+            behind: records that should have been published by now; they make batches larger.
+        """
         with self._lock:
+            self._plan(behind)
             ours = self._book.publish(lease)
             is_low = self._book.ready <= self._ahead // 2
         if is_low:
@@ -189,6 +197,13 @@ class Leaseholder:
         self._closing.set()
         self._wake.set()
         self._executor.shutdown()
+
+    def _plan(self, behind: int) -> None:
+        settings = self._settings
+        self._batch_records = batch_records_at(
+            settings.rate, self._batch_records_max, settings.linger_ms, behind
+        )
+        self._ahead = batches_ahead(settings.rate, self._batch_records, settings.window_records)
 
     # The thread.
 
@@ -280,10 +295,10 @@ class Leaseholder:
 
     def _refill(self, conn: psycopg.Connection, now_ns: int) -> None:
         with self._lock:
-            ready = self._book.ready
-        if ready > self._ahead // 2:
+            ready, ahead, batch_records = self._book.ready, self._ahead, self._batch_records
+        if ready > ahead // 2:
             return
-        wanted, lease_s = self._ahead - ready, self._settings.lease_s
+        wanted, lease_s = ahead - ready, self._settings.lease_s
         found: list[Lease] = []
         if now_ns >= self._take_ns:
             self._take_ns = now_ns + int(_LOOK_S * _SECOND)
@@ -297,7 +312,7 @@ class Leaseholder:
                 conn,
                 self._stream_id,
                 self._owner,
-                batch_records=self._batch_records,
+                batch_records=batch_records,
                 batches=wanted - len(found),
                 rows_max=self._settings.rows,
                 lease_s=lease_s,

@@ -4,6 +4,10 @@ Pacing is a schedule and not a bucket. The n-th record since the schedule began 
 after its beginning, computed exactly, so nothing drifts however long it runs. A batch goes when its
 last record is due: a streamer is never ahead of its rate. One that was held up catches up, but by
 no more than `BURST_NS` of records; beyond that the schedule begins anew, later.
+
+A batch has what comes within the linger, so that no record waits longer for those after it. Without
+a rate there is always more, and batches are full. In between, a streamer that is behind, because
+the queue gives it no room for so many small messages, makes larger ones until it has caught up.
 """
 
 from __future__ import annotations
@@ -13,12 +17,21 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BURST_NS", "Pacer", "batch_records_at", "batches_ahead", "stamps_us"]
+__all__ = [
+    "BURST_NS",
+    "Pacer",
+    "batch_records_at",
+    "batch_records_within",
+    "batches_ahead",
+    "stamps_us",
+]
 
 #: The most that is caught up after a pause: one second's records, or one batch if it has more.
 BURST_NS = 1_000_000_000
-#: A batch of half a second leaves the other half for its way, before its records are a second old.
-_BATCHES_S = 2
+#: In how many batches a streamer catches up with what it is behind.
+_BEHIND_BATCHES = 4
+#: JSON of a record beside its labels, and of a series beside its labels; a few bytes too many.
+_RECORD_BYTES, _SERIES_BYTES = 48, 32
 #: Leases are reserved for this many seconds ahead: the rest is for the other streamers.
 _AHEAD_S = 2
 #: Most leases reserved ahead; each is a row in Postgres.
@@ -56,13 +69,48 @@ class Pacer:
             self._begin_ns, self._sent = now_ns - longest_ns, 0
         self._sent += records
 
+    def behind(self, now_ns: int) -> int:
+        """Give how many records are due and not sent, of those that are to be caught up."""
+        if not self._rate:
+            return 0
+        late_ns = now_ns - self._begin_ns - self._takes_ns(self._sent)
+        return max(0, int(min(late_ns, BURST_NS) * self._rate / 10**9))
+
     def _takes_ns(self, records: int) -> int:
         return -(-records * 10**9 * self._rate.denominator // self._rate.numerator)
 
 
-def batch_records_at(rate: float, batch_records: int) -> int:
-    """Give the size of a batch: `batch_records`, or half a second's records if less."""
-    return min(batch_records, max(1, int(rate / _BATCHES_S))) if rate else batch_records
+def batch_records_at(rate: float, batch_records: int, linger_ms: float, behind: int = 0) -> int:
+    """Give the size of the next batches.
+
+    Args:
+        rate: records a second; 0 is no limit.
+        batch_records: the most, and the size without a rate.
+        linger_ms: longest wait of a record for the last one of its batch.
+        behind: records that should have been sent by now.
+    """
+    if not rate:
+        return batch_records
+    within_linger = int(Fraction(rate) * Fraction(linger_ms) / 1000)
+    return min(batch_records, max(1, within_linger, behind // _BEHIND_BATCHES))
+
+
+def batch_records_within(
+    batch_bytes: int, batch_records: int, series: int, label_chars: int
+) -> int:
+    """Give `batch_records`, or how many records make up `batch_bytes` if that is less.
+
+    Args:
+        batch_bytes: longest payload that the queue is sure to take.
+        batch_records: the setting.
+        series: of the source; a batch holds the labels of each at most once.
+        label_chars: of all of them together.
+    """
+    of_series = label_chars / series + _SERIES_BYTES
+    records = batch_bytes / (of_series + _RECORD_BYTES)
+    if records > series:
+        records = (batch_bytes - series * of_series) / _RECORD_BYTES
+    return max(1, min(batch_records, int(records)))
 
 
 def batches_ahead(rate: float, batch_records: int, window_records: int) -> int:

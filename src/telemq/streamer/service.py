@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from telemq import log
@@ -30,7 +31,7 @@ from telemq.sources.csv_replay import CsvReplay, read_csv
 from telemq.store.leases import Lease
 from telemq.streamer.leaseholder import Leaseholder
 from telemq.streamer.metrics import StreamerMetrics, StreamerStats
-from telemq.streamer.pacing import Pacer, stamps_us
+from telemq.streamer.pacing import Pacer, batch_records_within, stamps_us
 
 __all__ = ["STREAM_ID_CHARS_MAX", "run"]
 
@@ -91,6 +92,7 @@ def run(
         stack.callback(engine.close)
         holder = Leaseholder(
             settings,
+            batch_records=_batch_records(settings, replay),
             stream_id=stream_id,
             source=replay.fingerprint,
             owner=owner,
@@ -112,6 +114,14 @@ def run(
         )
         streamer.stream(stop, on_progress)
     return 0
+
+
+def _batch_records(settings: StreamerSettings, replay: CsvReplay) -> int:
+    """Give the most records a batch: the setting, or what is sure to fit into a message."""
+    label_chars = sum(map(len, chain.from_iterable(replay.series)))
+    return batch_records_within(
+        settings.batch_bytes, settings.batch_records, len(replay.series), label_chars
+    )
 
 
 class _Streamer:
@@ -196,7 +206,7 @@ class _Streamer:
             due_ns = self._pacer.due_ns(lease.row_count, now_ns)
             if due_ns > now_ns:
                 return min(_LOOK_S, (due_ns - now_ns) / 1e9)
-            if self._holder.publish(lease):
+            if self._holder.publish(lease, self._pacer.behind(now_ns)):
                 self._send(lease)
                 self._pacer.sent(lease.row_count, now_ns)
         return 0.0
