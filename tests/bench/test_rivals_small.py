@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from telemq.bench.carrier import Carrier, Load, carry
-from telemq.bench.measure import Part, Quantiles, Run
+from telemq.bench.measure import Part, Quantiles, Run, Worker
 from telemq.bench.pipeline import PipelineLoad, run_pipeline
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
 from tests.bench import bars, growth, page, sidebyside
-from tests.bench.rivals import jetstream, natspipeline, wide
+from tests.bench.rivals import jetstream, natspipeline, rabbitmq, wide
 from tests.bench.rivals.pushpull import PUSHPULL
 
 RIVALS = [carrier for carrier in sidebyside.CARRIERS if not carrier.name.startswith("telemq")]
@@ -31,6 +32,38 @@ def test_rival_carries_every_message_once(carrier: Carrier) -> None:
     assert (carrier.name, 600) == (done.subject, done.records)
     assert ["broker", "producer", "consumer"] == [part.name for part in done.parts]
     assert done.parts[0].peak_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("confirms", "counts"),
+    [
+        ([[(1, False)], [(2, False), (3, False)]], [1, 2]),
+        ([[(5, True)], [(5, True), (6, False)]], [5, 1]),
+        ([[(3, False), (2, False)], [(4, True)], [(1, False)]], [2, 2, 0]),
+    ],
+)
+def test_confirms_of_rabbitmq_count_once(
+    confirms: list[list[tuple[int, bool]]], counts: list[int]
+) -> None:
+    """It confirms single messages, or all up to one, and not always in order."""
+    seen = rabbitmq.Confirms()
+    assert counts == [seen.hear(some) for some in confirms]
+
+
+def test_rabbitmq_ends_with_its_bench() -> None:
+    """Somebody loses patience: neither server, nor its name service, nor its folder is left."""
+    if reason := rabbitmq.missing():
+        pytest.skip(reason)
+    worker = Worker("broker", rabbitmq.RABBITMQ.serve, Load(1))
+    try:
+        worker.receive(60)
+        started = psutil.Process(worker.pid).children(recursive=True)
+        assert {"beam.smp", "epmd"} <= {process.name() for process in started}
+        folders = {Path(p.cwd()) for p in started if p.name() == "beam.smp"}
+    finally:
+        worker.close()
+    assert [] == psutil.wait_procs(started, timeout=20)[1]
+    assert [] == [folder for folder in folders if folder.exists()]
 
 
 class _Forgetful:
