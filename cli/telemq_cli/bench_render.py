@@ -66,18 +66,30 @@ def report_latency(runs: Iterable[Run], rate: float, as_json: bool) -> int:
 
 
 def report_backlog(runs: Iterable[BacklogRun], as_json: bool) -> int:
-    """Show memory."""
-    done = list(runs)
+    """Show memory, and how fast it was filled and drained."""
+    done = []
+    for run in runs:
+        typer.echo(f"{run.records:,} records waited: {run.overhead:.1%} above payload", err=True)
+        done.append(run)
     if as_json:
         return _json([asdict(run) | {"overhead": run.overhead} for run in done])
-    heads = ("payload MB", "broker before", "full", "drained", "above payload")
+    heads = ("payload MB", "before", "full", "drained", "above payload", "in/s", "out/s")
     table = _table(f"{done[0].records:,} records wait, {done[0].batch_records} a message", *heads)
     for number, run in enumerate(done, start=1):
         sizes = (run.payload_bytes, run.empty_bytes, run.full_bytes, run.drained_bytes)
         table.add_row(
-            f"run {number}", *(f"{size / 1e6:,.0f}" for size in sizes), f"{run.overhead:.1%}"
+            f"run {number}",
+            *(f"{size / 1e6:,.0f}" for size in sizes),
+            f"{run.overhead:.1%}",
+            *(f"{run.records / s:,.0f}" if s else "" for s in (run.filling_s, run.draining_s)),
         )
-    return _print(table)
+    over = sorted(run.overhead for run in done)
+    return _print(
+        table,
+        "before, full and drained: MB of the broker; in/s and out/s: records.",
+        f"above payload: {over[0]:.1%} to {over[-1]:.1%} in {len(done)} runs",
+        "limited by: memory; a broker takes at most --capacity-bytes and --capacity-records",
+    )
 
 
 def report_query(seen: Iterable[Run | StoreSize], as_json: bool) -> int:

@@ -52,9 +52,12 @@ def test_latency_is_shown_of_delivery_and_confirm(capsys: pytest.CaptureFixture[
 
 def test_backlog_is_shown_beside_its_payload(capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody sizes a broker's memory."""
-    seen = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000)
+    seen = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000, 0.5, 0.25)
     bench_render.report_backlog([seen], as_json=False)
-    assert "5.0%" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if "│ run 1" in line)
+    assert ["5.0%", "2,000", "4,000"] == line.replace("│", "").split()[-3:]
+    assert "limited by: memory" in shown
     bench_render.report_backlog([seen], as_json=True)
     assert 0.05 == pytest.approx(json.loads(capsys.readouterr().out)[0]["overhead"])
 
@@ -75,6 +78,14 @@ def test_command_measures_what_its_flags_say() -> None:
     result = CliRunner().invoke(app, ["bench", *words])
     assert 0 == result.exit_code, result.output
     assert [50, 50] == [run["records"] for run in json.loads(result.stdout.splitlines()[-1])]
+
+
+def test_server_of_somebody_is_never_restarted() -> None:
+    """Somebody asks for cold questions to a Postgres that others work with."""
+    words = ["query", "--cold", "1", "--dsn", "host=127.0.0.1 port=1"]
+    result = CliRunner().invoke(app, ["bench", *words])
+    assert 2 == result.exit_code
+    assert "only its own server is restarted" in result.output
 
 
 @pytest.mark.parametrize(

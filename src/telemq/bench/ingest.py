@@ -34,7 +34,7 @@ from telemq.store.migrate import migrate
 from telemq.store.series import SeriesIds
 from telemq.store.verify import verify
 
-__all__ = ["IngestLoad", "bench_ingest"]
+__all__ = ["IngestLoad", "bench_ingest", "copy_prepared", "run_ingest", "subject"]
 
 _TIMEOUT_S = 3600.0
 _ANY = "127.0.0.1:0"
@@ -75,12 +75,22 @@ def bench_ingest(load: IngestLoad, dsn: str, runs: int) -> Iterator[Run]:
     for _ in range(runs):
         for count in load.collectors:
             with scratch_database(dsn) as scratch:
-                yield _run(load, count, scratch)
-                if count == load.collectors[-1]:
-                    yield bench_copy(scratch, _arrived(load, scratch), load.records)
+                yield run_ingest(load, count, scratch)
+        with scratch_database(dsn) as scratch:
+            yield copy_prepared(load, scratch)
 
 
-def _run(load: IngestLoad, count: int, dsn: str) -> Run:
+def subject(count: int) -> str:
+    """Give the name of so many collectors."""
+    return f"{count} collector{'s' if count > 1 else ''}"
+
+
+def run_ingest(load: IngestLoad, count: int, dsn: str) -> Run:
+    """Store the load with so many collectors in an empty database.
+
+    Raises:
+        TelemqError: a row was lost or doubled, or a process died.
+    """
     with psycopg.connect(dsn, autocommit=True) as conn, Crew() as crew:
         migrate(conn)
         broker = crew.start("broker", _serve, load)
@@ -104,8 +114,7 @@ def _run(load: IngestLoad, count: int, dsn: str) -> Run:
         found = conn.execute("SELECT count(*) FROM telemetry").fetchone()
     if not report.complete or (row and row[0]) != load.records or found != row:
         raise TelemqError(f"of {load.records} rows the ledger has {row}, samples {found}: {report}")
-    name = f"{count} collector{'s' if count > 1 else ''}"
-    return Run(name, load.records, ended - began, (*parts, *used))
+    return Run(subject(count), load.records, ended - began, (*parts, *used))
 
 
 def _wait_for_sessions(
@@ -124,16 +133,22 @@ def _wait_for_sessions(
         time.sleep(0.02)
 
 
-def _arrived(load: IngestLoad, dsn: str) -> bytes:
-    """Give the rows that were stored, in the order in which they came."""
+def copy_prepared(load: IngestLoad, dsn: str) -> Run:
+    """Copy the rows of the load, in the order in which they come, into an empty database.
+
+    Raises:
+        TelemqError: they are not all there afterwards.
+    """
     batches = list(load.fleet.batches(load.records, load.batch_records))
     with psycopg.connect(dsn, autocommit=True) as conn:
+        migrate(conn)
         ids = SeriesIds(conn).resolve([batch.series for batch in batches])
-    return rows_of(
+    rows = rows_of(
         np.concatenate([of[b.series_index] for of, b in zip(ids, batches, strict=True)]),
         np.concatenate([batch.time_us for batch in batches]),
         np.concatenate([batch.value for batch in batches]),
     )
+    return bench_copy(dsn, rows, load.records)
 
 
 def _serve(pipe: Connection, load: IngestLoad) -> None:

@@ -11,7 +11,7 @@ what this database on this machine can take.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,7 +34,7 @@ from telemq.store.verify import verify
 from telemq.streamer import service as streamer
 from telemq.streamer.pacing import stamps_us
 
-__all__ = ["BROKER", "PipelineLoad", "Queue", "bench_pipeline", "run_pipeline"]
+__all__ = ["BROKER", "PipelineLoad", "Queue", "bench_pipeline", "copy_arrived", "run_pipeline"]
 
 _TIMEOUT_S = 3600.0
 _ANY = "127.0.0.1:0"
@@ -75,9 +75,7 @@ class Queue:
     serve: Callable[[Connection, int], Part | None]
 
 
-def bench_pipeline(
-    load: PipelineLoad, dsn: str, runs: int, queues: Sequence[Queue] = ()
-) -> Iterator[Run]:
+def bench_pipeline(load: PipelineLoad, dsn: str, runs: int) -> Iterator[Run]:
     """Measure `runs` times, turn by turn, the pipeline and the bare COPY.
 
     Each run has a database of its own on the server of `dsn`, which is dropped after it.
@@ -86,18 +84,16 @@ def bench_pipeline(
         load: what is carried.
         dsn: of a server where databases may be made.
         runs: of each.
-        queues: telemq's own broker unless others are given.
 
     Raises:
         TelemqError: a row was lost or doubled, or a process died.
         psycopg.Error: the server cannot be used, or does not let this user make databases.
     """
     for _ in range(runs):
-        for queue in queues or (BROKER,):
-            with scratch_database(dsn) as scratch:
-                yield run_pipeline(queue, load, scratch)
-                if queue is (queues or (BROKER,))[-1]:
-                    yield bench_copy(scratch, _arrived(load, scratch), load.records)
+        with scratch_database(dsn) as scratch:
+            yield run_pipeline(BROKER, load, scratch)
+        with scratch_database(dsn) as scratch:
+            yield copy_arrived(load, scratch)
 
 
 def run_pipeline(queue: Queue, load: PipelineLoad, dsn: str) -> Run:
@@ -140,13 +136,20 @@ def run_pipeline(queue: Queue, load: PipelineLoad, dsn: str) -> Run:
     return Run(queue.name, load.records, ended - began, (*parts, *used))
 
 
-def _arrived(load: PipelineLoad, dsn: str) -> bytes:
-    """Give the rows of the run before in the order in which they came, at the times of now."""
+def copy_arrived(load: PipelineLoad, dsn: str) -> Run:
+    """Copy the rows of the load, in the order in which they come, into an empty database.
+
+    Raises:
+        TelemqError: they are not all there afterwards.
+    """
     replay = read_csv(load.csv)
     batch = replay.batch(0, load.records, stamps_us(0, utc_us(), load.records))
     with psycopg.connect(dsn, autocommit=True) as conn:
+        migrate(conn)
         (ids,) = SeriesIds(conn).resolve([batch.series])
-    return rows_of(ids[batch.series_index], batch.time_us, batch.value)
+    return bench_copy(
+        dsn, rows_of(ids[batch.series_index], batch.time_us, batch.value), load.records
+    )
 
 
 def _serve_broker(pipe: Connection, collectors: int) -> None:
