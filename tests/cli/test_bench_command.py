@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from telemq.bench.backlog import BacklogRun
 from telemq.bench.measure import Part, Quantiles, Run
+from telemq.bench.peers import PeerRun
 from telemq.bench.query import StoreSize
 from telemq_cli import bench_render
 from telemq_cli.main import app
@@ -48,6 +49,8 @@ def test_latency_is_shown_of_delivery_and_confirm(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if "│ ours" in line)
     assert ["0.25", "0.50", "9.0", "0.25", "0.50"] == line.replace("│", "").split()[2:7]
+    assert "ours: p50 0.25 to 0.25 ms in 2 runs" in shown
+    assert "ours was limited by: broker at 90% of a core" in shown
 
 
 def test_backlog_is_shown_beside_its_payload(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +69,24 @@ def test_queries_are_shown_with_what_samples_take(capsys: pytest.CaptureFixture[
     """Somebody compares with the table they have."""
     seen: list[Run | StoreSize] = [StoreSize("ours", 1000, 91_000), *runs(latency=True)]
     bench_render.report_query(seen, as_json=False)
-    assert "ours: 91.0 bytes a sample" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ours: 91.0 bytes a sample" in shown
+    assert "ours: p50 0.25 to 0.25 ms in 2 runs" in shown
     bench_render.report_query(seen, as_json=True)
-    shown = json.loads(capsys.readouterr().out)
-    assert (91.0, 4) == (shown["sizes"][0]["sample_bytes"], len(shown["runs"]))
+    document = json.loads(capsys.readouterr().out)
+    assert (91.0, 4) == (document["sizes"][0]["sample_bytes"], len(document["runs"]))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.97, "the broker, at 97% of a core"), (0.4, "not the broker")]
+)
+def test_many_peers_are_shown_with_what_limited_them(
+    share: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody wonders whether another broker would help."""
+    run = PeerRun(1.0, 5000.0, (1, 2.0, 3, 0.5), (1, 2.0, 3), (1, 2, 3), 50, share, 0, ())
+    bench_render.show_peers(run, as_json=False)
+    assert f"limited by: {said}" in capsys.readouterr().out
 
 
 def test_command_measures_what_its_flags_say() -> None:

@@ -35,6 +35,8 @@ _DAY_END = _START + timedelta(days=1) - timedelta(microseconds=1)
 _STATEMENT_S = 300.0
 _MAINTAIN_S = 1800.0
 _FETCH_ROWS = 5000
+#: So many times longer than questions of a kind may cold ones take: a restart is part of each.
+_COLD = 4
 
 _WIDE_GPU = """
 SELECT timestamp, metric_name, gpu_id, device, uuid, model_name, hostname, container, pod,
@@ -77,7 +79,7 @@ class QueryLoad:
         fleet: whose.
         concurrency: questions under way at any time.
         questions: asked of each kind, in each run.
-        asking_s: after which no more of a kind are asked in a run.
+        asking_s: after which no more of a kind are asked in a run; four times that for cold ones.
         filling_s: after which no more is stored; 0 is no limit.
         cold: times that each question is asked cold, where that can be.
         beside: whether the wide table is made and asked too.
@@ -181,7 +183,7 @@ class _Layouts:
                 began = time.monotonic()
                 asked: list[Run] = []
                 for choice in self._choices(seed=self._runs)[: self._load.cold]:
-                    if asked and time.monotonic() > began + self._load.asking_s:
+                    if asked and time.monotonic() > began + _COLD * self._load.asking_s:
                         break
                     self._chill()
                     asked.append(asyncio.run(self._ask_once(layout, query, choice)))
