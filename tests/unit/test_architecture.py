@@ -24,6 +24,7 @@ PURE = {
     "telemq.settings_once", "telemq.settings_store",
     "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
+    "telemq.client.settling",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
 ACTING = {
