@@ -143,7 +143,7 @@ def bench(session: nox.Session) -> None:
     """Beside the rivals, small, to see that it works; ``-- --full`` takes the figures.
 
     ``nox -s bench -- --full --json docs/performance.json --page docs/performance.md`` makes the
-    page. Redis and beanstalkd are measured where Debian's packages are.
+    page. Redis, RabbitMQ and beanstalkd are measured where Debian's packages are.
     """
     install(session, "test", "bench")
     session.run("python", "-m", "tests.bench.sidebyside", *session.posargs)

@@ -169,20 +169,46 @@ def query(
     ] = 10.0,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at a time.")] = 4,
     questions: Annotated[int, typer.Option(min=1, help="Of each kind, in each run.")] = 100,
+    asking_s: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="After which no more of a kind are asked.")
+    ] = 10.0,
+    cold: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Also ask so often after a restart with nothing in memory; not with --dsn.",
+        ),
+    ] = 0,
     runs: Runs = 3,
     dsn: Dsn = "",
     as_json: Json = False,
 ) -> None:
     """Ask for telemetry, beside the wide table of text that people make first."""
+    from telemq.bench.cold import ColdPostgres
     from telemq.bench.fleet import Fleet
     from telemq.bench.postgres import scratch_database
     from telemq.bench.query import QueryLoad, bench_query
+    from telemq.errors import SettingError
 
-    load = QueryLoad(samples, Fleet(gpus, interval_s), concurrency, questions)
+    load = QueryLoad(
+        samples, Fleet(gpus, interval_s), concurrency, questions, asking_s=asking_s, cold=cold
+    )
 
     def measure() -> int:
-        with _server(dsn) as server, scratch_database(server) as scratch:
-            return render.report_query(bench_query(load, scratch, runs), as_json)
+        if cold and dsn:
+            raise SettingError(
+                "--cold", str(cold), "0 with --dsn: only its own server is restarted"
+            )
+        if dsn:
+            with scratch_database(dsn) as scratch:
+                return render.report_query(bench_query(load, scratch, runs), as_json)
+        with (
+            TemporaryDirectory(prefix="telemq-bench-") as folder,
+            ColdPostgres(Path(folder)) as own,
+        ):
+            chill = own.chill if cold else None
+            return render.report_query(bench_query(load, own.dsn, runs, chill), as_json)
 
     raise typer.Exit(outcome(measure))
 

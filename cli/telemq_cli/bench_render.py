@@ -62,22 +62,34 @@ def report_latency(runs: Iterable[Run], rate: float, as_json: bool) -> int:
             summary.subject, f"{summary.records_per_s[1]:,.0f}", *_times(summary.delivered_ms),
             *_times(summary.confirmed_ms)[:2],
         )  # fmt: skip
-    return _print(table, *_limits(summaries))
+    return _print(table, *_spreads(done), *_limits(summaries))
 
 
 def report_backlog(runs: Iterable[BacklogRun], as_json: bool) -> int:
-    """Show memory."""
-    done = list(runs)
+    """Show memory, and how fast it was filled and drained."""
+    done = []
+    for run in runs:
+        typer.echo(f"{run.records:,} records waited: {run.overhead:.1%} above payload", err=True)
+        done.append(run)
     if as_json:
         return _json([asdict(run) | {"overhead": run.overhead} for run in done])
-    heads = ("payload MB", "broker before", "full", "drained", "above payload")
+    heads = ("payload MB", "before", "full", "drained", "above payload", "in/s", "out/s")
     table = _table(f"{done[0].records:,} records wait, {done[0].batch_records} a message", *heads)
     for number, run in enumerate(done, start=1):
         sizes = (run.payload_bytes, run.empty_bytes, run.full_bytes, run.drained_bytes)
         table.add_row(
-            f"run {number}", *(f"{size / 1e6:,.0f}" for size in sizes), f"{run.overhead:.1%}"
+            f"run {number}",
+            *(f"{size / 1e6:,.0f}" for size in sizes),
+            f"{run.overhead:.1%}",
+            *(f"{run.records / s:,.0f}" if s else "" for s in (run.filling_s, run.draining_s)),
         )
-    return _print(table)
+    over = sorted(run.overhead for run in done)
+    return _print(
+        table,
+        "before, full and drained: MB of the broker; in/s and out/s: records.",
+        f"above payload: {over[0]:.1%} to {over[-1]:.1%} in {len(done)} runs",
+        "limited by: memory; a broker takes at most --capacity-bytes and --capacity-records",
+    )
 
 
 def report_query(seen: Iterable[Run | StoreSize], as_json: bool) -> int:
@@ -102,6 +114,7 @@ def report_query(seen: Iterable[Run | StoreSize], as_json: bool) -> int:
         table.add_row(summary.subject, *_times(summary.delivered_ms), rate)
     return _print(
         table,
+        *_spreads(runs),
         *_limits(summaries),
         *(f"{s.layout}: {s.sample_bytes:.1f} bytes a sample" for s in sizes),
     )
@@ -125,11 +138,30 @@ def show_peers(run: PeerRun, as_json: bool) -> int:
         f"broker: {empty:.0f} MB alone, {idle:.0f} MB with all peers idle, {peak:.0f} MB at most, "
         f"{run.broker_descriptors} descriptors, {run.broker_cpu_share:.0%} of a core"
     )
+    busy = f"{run.broker_cpu_share:.0%} of a core"
+    is_limit = run.broker_cpu_share >= 0.8
+    typer.echo(
+        f"limited by: the broker, at {busy}"
+        if is_limit
+        else f"limited by: not the broker, which is at {busy}; the peers share the other cores"
+    )
     return 0
 
 
 def _limits(summaries: Sequence[Summary]) -> list[str]:
     return [f"{summary.subject} was limited by: {summary.limit}" for summary in summaries]
+
+
+def _spreads(runs: Sequence[Run]) -> list[str]:
+    """Say how far the medians of the runs lie apart."""
+    lines = []
+    for subject in dict.fromkeys(run.subject for run in runs):
+        medians = [q.p50 for r in runs if r.subject == subject and (q := r.delivered_ms)]
+        if medians:
+            lines.append(
+                f"{subject}: p50 {min(medians):.2f} to {max(medians):.2f} ms in {len(medians)} runs"
+            )
+    return lines
 
 
 def _measured(runs: Iterable[Run]) -> list[Run]:

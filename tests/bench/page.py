@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.bench.bars import judge, median_ratio
 
-__all__ = ["BEGIN", "BENCH", "END", "GROWTH", "insert", "render"]
+__all__ = ["BEGIN", "BENCH", "END", "GROWTH", "insert", "render", "straight"]
 
 #: Where a part begins and ends, by its name.
 BEGIN, END = "<!-- made by {}: begin -->", "<!-- made by {}: end -->"
@@ -32,6 +32,19 @@ def insert(page: str, part: str, name: str = BENCH) -> str:
     if not begin or not end:
         raise ValueError(f"the page has no lines {BEGIN.format(name)} and {END.format(name)}")
     return f"{before}{begin}\n{part}{end}{after}"
+
+
+def straight(what: str, costs: Mapping[int, float]) -> str:
+    """Say how much more something costs at the last point than at the first.
+
+    Args:
+        what: as the beginning of a sentence.
+        costs: of one of what there is more of, by how many there are; a straight line has the same
+            everywhere.
+    """
+    first, last = min(costs), max(costs)
+    times = costs[last] / costs[first] if costs[first] else 0.0
+    return f"\nAt {last:,}, {what} {times:.2f} times what it is at {first:,}.\n"
 
 
 def render(figures: Figures) -> str:
@@ -128,22 +141,29 @@ def _latency(group: Figures, rate: float) -> Iterator[str]:
 
 
 def _query(figures: Figures) -> Iterator[str]:
-    sizes = figures["sizes"]
-    samples = next(iter(sizes.values()))["samples"]
+    sizes, query = figures["sizes"], figures["query"]
+    samples = max((size["samples"] for size in sizes.values()), default=0)
     yield f"### Reading, {samples:,} samples\n"
+    if any(", cold: " in name for name in query):
+        yield (
+            "Cold is the first question to a Postgres that was restarted, with none of its files "
+            "in the kernel's memory.\n"
+        )
     yield "| | p50 ms | p99 ms | rows/s |"
     yield "|---|---|---|---|"
-    for name, seen in figures["query"].items():
+    for name, seen in query.items():
         p50, p99, rate = (
             statistics.median(seen[key])
             for key in ("delivered_p50_ms", "delivered_p99_ms", "records_per_s")
         )
-        yield f"| {name} | {p50:.2f} | {p99:.2f} | {rate:,.0f} |"
+        yield f"| {name} | {p50:,.2f} | {p99:,.2f} | {rate:,.0f} |"
     yield ""
-    yield "| | bytes a sample on disk |"
-    yield "|---|---|"
+    yield "| | bytes a sample on disk | of the wide table's |"
+    yield "|---|---|---|"
+    wide_bytes = sizes.get("wide table", {}).get("sample_bytes")
     for name, size in sizes.items():
-        yield f"| {name} | {size['sample_bytes']:.1f} |"
+        share = f"{size['sample_bytes'] / wide_bytes:.3f}" if wide_bytes else "–"
+        yield f"| {name} | {size['sample_bytes']:.1f} | {share} |"
     yield ""
 
 

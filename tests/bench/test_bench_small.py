@@ -14,12 +14,15 @@ from telemq.bench import pipeline
 from telemq.bench.backlog import bench_backlog
 from telemq.bench.broker import BROKER, bench_broker, bench_curve
 from telemq.bench.carrier import Carrier, Load, carry
+from telemq.bench.cold import ColdPostgres, cached_share, evict
 from telemq.bench.fleet import Fleet
 from telemq.bench.ingest import IngestLoad, bench_ingest
+from telemq.bench.layouts import fill_store
 from telemq.bench.measure import Part, Quantiles, Run, Worker, limit, ratio, summarise
 from telemq.bench.peers import PeerLoad, bench_peers
 from telemq.bench.pipeline import PipelineLoad, bench_pipeline
-from telemq.bench.query import QueryLoad, StoreSize, bench_query
+from telemq.bench.postgres import scratch_database
+from telemq.bench.query import QUERIES, QueryLoad, StoreSize, bench_query
 from telemq.errors import TelemqError
 from telemq.protocol import Payload
 from telemq.sources.csv_replay import bundled_sample
@@ -233,13 +236,65 @@ def test_store_and_wide_table_are_asked_the_same(empty: str) -> None:
         assert runs[f"{layout}: list of GPUs"].delivered_ms is not None
 
 
+def test_questions_are_also_asked_of_a_server_that_has_forgotten_all(tmp_path: Path) -> None:
+    """Somebody wants to know what the first look of a day takes, from the disk."""
+    _skip_in_memory(tmp_path)
+    load = QueryLoad(2_000, Fleet(2), questions=2, cold=1)
+    with ColdPostgres(tmp_path) as own, scratch_database(own.dsn) as scratch:
+        seen = list(bench_query(load, scratch, 1, own.chill))
+    cold = [one.subject for one in seen if isinstance(one, Run) and ", cold: " in one.subject]
+    layouts = ("telemq", "wide table")
+    assert cold == [f"{layout}, cold: {query}" for query in QUERIES for layout in layouts] + [
+        f"telemq, compacted, cold: {query}" for query in QUERIES
+    ]
+
+
+def test_files_that_were_dropped_from_memory_are_not_there(tmp_path: Path) -> None:
+    """A question to the page cache would be shown as one to the disk."""
+    _skip_in_memory(tmp_path)
+    (tmp_path / "file").write_bytes(bytes(8 * 2**20))
+    assert 1.0 == cached_share(tmp_path)
+    evict(tmp_path)
+    assert 0.0 == cached_share(tmp_path)
+
+
+def _skip_in_memory(folder: Path) -> None:
+    mounts = [
+        part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)
+    ]
+    if max(mounts, key=lambda part: len(part.mountpoint)).fstype == "tmpfs":
+        pytest.skip("what is here is nowhere but in memory")
+
+
+def test_filling_ends_with_a_whole_scrape_when_its_time_is_over(conn: psycopg.Connection) -> None:
+    """The disk is slow: fewer samples are compared, and no night is spent on 20 million."""
+    scrapes = fill_store(conn, Fleet(4), 5_000, 1e-9)
+    assert 2_500 == scrapes
+    row = conn.execute("SELECT count(*) FROM sample").fetchone()
+    assert (scrapes * 40,) == row
+
+
+def test_pipeline_is_timed_from_its_first_lease_to_its_last_commit() -> None:
+    """Starting a process takes longer than carrying fifty thousand rows."""
+    watch = pipeline._Watch()
+    watch(0, 10)
+    began = watch.began
+    assert 0 < began
+    assert 0 == watch.ended
+    watch(10, 10)
+    ended = watch.ended
+    watch(10, 10)
+    assert (began, ended) == (watch.began, watch.ended)
+    assert began <= ended
+
+
 def test_layouts_that_answer_differently_are_not_compared(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layout that has lost a sample would be quicker, and must not win for it."""
     monkeypatch.setattr("telemq.bench.query._WIDE_GPU", _ONE_LESS)
-    with pytest.raises(TelemqError, match="one GPU, one hour: the store gives"):
-        list(bench_query(QueryLoad(2_000, Fleet(2), questions=1), empty, 1))
+    with pytest.raises(TelemqError, match="one GPU, one hour: one layout gives 2000 rows"):
+        list(bench_query(QueryLoad(4_000, Fleet(2), questions=1), empty, 1))
 
 
 _ONE_LESS = """

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from telemq.bench.backlog import BacklogRun
 from telemq.bench.measure import Part, Quantiles, Run
+from telemq.bench.peers import PeerRun
 from telemq.bench.query import StoreSize
 from telemq_cli import bench_render
 from telemq_cli.main import app
@@ -48,13 +49,18 @@ def test_latency_is_shown_of_delivery_and_confirm(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if "│ ours" in line)
     assert ["0.25", "0.50", "9.0", "0.25", "0.50"] == line.replace("│", "").split()[2:7]
+    assert "ours: p50 0.25 to 0.25 ms in 2 runs" in shown
+    assert "ours was limited by: broker at 90% of a core" in shown
 
 
 def test_backlog_is_shown_beside_its_payload(capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody sizes a broker's memory."""
-    seen = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000)
+    seen = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000, 0.5, 0.25)
     bench_render.report_backlog([seen], as_json=False)
-    assert "5.0%" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if "│ run 1" in line)
+    assert ["5.0%", "2,000", "4,000"] == line.replace("│", "").split()[-3:]
+    assert "limited by: memory" in shown
     bench_render.report_backlog([seen], as_json=True)
     assert 0.05 == pytest.approx(json.loads(capsys.readouterr().out)[0]["overhead"])
 
@@ -63,10 +69,24 @@ def test_queries_are_shown_with_what_samples_take(capsys: pytest.CaptureFixture[
     """Somebody compares with the table they have."""
     seen: list[Run | StoreSize] = [StoreSize("ours", 1000, 91_000), *runs(latency=True)]
     bench_render.report_query(seen, as_json=False)
-    assert "ours: 91.0 bytes a sample" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ours: 91.0 bytes a sample" in shown
+    assert "ours: p50 0.25 to 0.25 ms in 2 runs" in shown
     bench_render.report_query(seen, as_json=True)
-    shown = json.loads(capsys.readouterr().out)
-    assert (91.0, 4) == (shown["sizes"][0]["sample_bytes"], len(shown["runs"]))
+    document = json.loads(capsys.readouterr().out)
+    assert (91.0, 4) == (document["sizes"][0]["sample_bytes"], len(document["runs"]))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.97, "the broker, at 97% of a core"), (0.4, "not the broker")]
+)
+def test_many_peers_are_shown_with_what_limited_them(
+    share: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody wonders whether another broker would help."""
+    run = PeerRun(1.0, 5000.0, (1, 2.0, 3, 0.5), (1, 2.0, 3), (1, 2, 3), 50, share, 0, ())
+    bench_render.show_peers(run, as_json=False)
+    assert f"limited by: {said}" in capsys.readouterr().out
 
 
 def test_command_measures_what_its_flags_say() -> None:
@@ -75,6 +95,14 @@ def test_command_measures_what_its_flags_say() -> None:
     result = CliRunner().invoke(app, ["bench", *words])
     assert 0 == result.exit_code, result.output
     assert [50, 50] == [run["records"] for run in json.loads(result.stdout.splitlines()[-1])]
+
+
+def test_server_of_somebody_is_never_restarted() -> None:
+    """Somebody asks for cold questions to a Postgres that others work with."""
+    words = ["query", "--cold", "1", "--dsn", "host=127.0.0.1 port=1"]
+    result = CliRunner().invoke(app, ["bench", *words])
+    assert 2 == result.exit_code
+    assert "only its own server is restarted" in result.output
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ broker receives each message as bytes of its own.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,6 +39,8 @@ class BacklogRun:
         empty_bytes: resident size of the broker before.
         full_bytes: the same with all messages waiting.
         drained_bytes: the same after all were delivered and settled.
+        filling_s: from the first message that waited to the last one.
+        draining_s: from the first delivery to the last one.
     """
 
     records: int
@@ -46,6 +49,8 @@ class BacklogRun:
     empty_bytes: int
     full_bytes: int
     drained_bytes: int
+    filling_s: float
+    draining_s: float
 
     @property
     def overhead(self) -> float:
@@ -64,9 +69,9 @@ def bench_backlog(load: Load, runs: int) -> Iterator[BacklogRun]:
             broker = crew.start("broker", _serve, load)
             front, back, empty = broker.receive(_TIMEOUT_S)
             producer = crew.start("producer", _produce, front, load)
-            full = broker.receive(_TIMEOUT_S)
+            full, filling_s = broker.receive(_TIMEOUT_S)
             consumer = crew.start("consumer", _consume, back, load)
-            taken, _ = consumer.result(_TIMEOUT_S)
+            (taken, draining_s), _ = consumer.result(_TIMEOUT_S)
             producer.result(_TIMEOUT_S)
             broker.pipe.send("stop")
             drained, _ = broker.result(_TIMEOUT_S)
@@ -79,6 +84,8 @@ def bench_backlog(load: Load, runs: int) -> Iterator[BacklogRun]:
             empty,
             full,
             drained,
+            filling_s,
+            draining_s,
         )
 
 
@@ -96,10 +103,13 @@ def _serve(pipe: Connection, load: Load) -> int:
     )
     server.step(0)
     pipe.send((server.producer_endpoint, server.consumer_endpoint, rss_bytes()))
-    while server.core.stats().ready_messages < load.messages:
+    began = 0.0
+    while (ready := server.core.stats().ready_messages) < load.messages:
+        began = began or (time.monotonic() if ready else 0.0)
         server.step(100)
+    filling_s = time.monotonic() - (began or time.monotonic())
     gc.collect()
-    pipe.send(rss_bytes())
+    pipe.send((rss_bytes(), filling_s))
     stop = stop_event(pipe)
     while not stop.is_set():
         server.step(100)
@@ -126,16 +136,18 @@ def _produce(_pipe: Connection, endpoint: str, load: Load) -> None:
     link.close()
 
 
-def _consume(_pipe: Connection, endpoint: str, load: Load) -> int:
+def _consume(_pipe: Connection, endpoint: str, load: Load) -> tuple[int, float]:
     configure("warning")
     settings = CollectorSettings(broker=endpoint, credit_records=_CREDIT_RECORDS)
     link = open_consumer(settings, name="bench")
-    taken = 0
+    taken, began = 0, 0.0
     while taken < load.messages:
         deliveries = link.poll(10.0)
+        began = began or time.monotonic()
         if not deliveries and link.connected:
             break
         taken += len(deliveries)
         link.settle(deliveries)
+    draining_s = time.monotonic() - began
     link.close()
-    return taken
+    return taken, draining_s

@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +16,23 @@ import numpy.typing as npt
 from telemq.grouping import SeriesTable
 from telemq.record import RecordBatch, SeriesLabels
 
-__all__ = ["METRICS", "START_US", "VALUE_SQL", "Fleet", "value_of"]
+__all__ = ["METRICS", "START_US", "Fleet", "value_of"]
 
 #: Series of one GPU.
 METRICS = 10
 #: Time of the first scrape: 2026-01-15 00:00 UTC.
 START_US = 1_768_435_200_000_000
 
-#: The value of a record by the number of its scrape and that of its series, for Postgres.
-VALUE_SQL = "((scrape::bigint * 7919 + number::bigint * 104729) % 1000000)::float8 / 1000"
 
+def value_of(
+    scrape: npt.NDArray[np.int64] | np.int64, number: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Give values by the number of a scrape and of a series.
 
-def value_of(scrape: npt.NDArray[np.int64], number: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Give values as `VALUE_SQL` does: without a pattern, of three decimals, below 1000."""
-    return (scrape * 7919 + number * 104_729) % 1_000_000 / 1000
+    Without a pattern, of three decimals, below 1000.
+    """
+    values: npt.NDArray[np.float64] = (scrape * 7919 + number * 104_729) % 1_000_000 / 1000
+    return values
 
 
 @dataclass(frozen=True, slots=True)

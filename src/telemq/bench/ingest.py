@@ -1,24 +1,27 @@
 """How fast collectors bring prepared batches from a queue into Postgres, beside a bare COPY.
 
-The broker is filled first, by a producer that is done with its work then; the time runs from the
-first delivery to the last settle, as the broker sees them. So it holds all that a collector does,
-connecting to Postgres and learning the series included, and nothing of a source. The bare COPY puts
-the same rows, ready-made, in the order in which they arrived, into a table with the same index.
+The broker is filled first, by a producer that is done with its work then, and delivers nothing
+until all collectors are connected to Postgres, as whoever copies is too. The time runs from the
+first delivery to the last settle, as the broker sees them. So it holds all that a collector does
+with a record, making partitions and learning the series included, and nothing of a source. The bare
+COPY puts the same rows, ready-made, in the order in which they arrived, into a table with the same
+index; its time is that of the statement with its commit.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import psycopg
 
 from telemq.bench.fleet import Fleet
-from telemq.bench.measure import Crew, Run, count_from_here, stop_event
+from telemq.bench.measure import Crew, Run, Worker, count_from_here, stop_event
 from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
 from telemq.broker.server import BrokerServer
 from telemq.codec import BATCH, Encoder
@@ -31,11 +34,16 @@ from telemq.store.migrate import migrate
 from telemq.store.series import SeriesIds
 from telemq.store.verify import verify
 
-__all__ = ["IngestLoad", "bench_ingest"]
+__all__ = ["IngestLoad", "bench_ingest", "copy_prepared", "run_ingest", "subject"]
 
 _TIMEOUT_S = 3600.0
 _ANY = "127.0.0.1:0"
 _STREAM = "bench"
+_CONNECT_S = 30.0
+_IDLE_COLLECTORS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'telemq collector' AND state = 'idle'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +75,22 @@ def bench_ingest(load: IngestLoad, dsn: str, runs: int) -> Iterator[Run]:
     for _ in range(runs):
         for count in load.collectors:
             with scratch_database(dsn) as scratch:
-                yield _run(load, count, scratch)
-                if count == load.collectors[-1]:
-                    yield bench_copy(scratch, _arrived(load, scratch), load.records)
+                yield run_ingest(load, count, scratch)
+        with scratch_database(dsn) as scratch:
+            yield copy_prepared(load, scratch)
 
 
-def _run(load: IngestLoad, count: int, dsn: str) -> Run:
+def subject(count: int) -> str:
+    """Give the name of so many collectors."""
+    return f"{count} collector{'s' if count > 1 else ''}"
+
+
+def run_ingest(load: IngestLoad, count: int, dsn: str) -> Run:
+    """Store the load with so many collectors in an empty database.
+
+    Raises:
+        TelemqError: a row was lost or doubled, or a process died.
+    """
     with psycopg.connect(dsn, autocommit=True) as conn, Crew() as crew:
         migrate(conn)
         broker = crew.start("broker", _serve, load)
@@ -80,8 +98,10 @@ def _run(load: IngestLoad, count: int, dsn: str) -> Run:
         feeder = crew.start("feeder", _feed, producers, load)
         broker.receive(_TIMEOUT_S)
         conn.execute("CHECKPOINT")
-        server = ServerUsage(conn)
         collectors = [crew.start("collector", _collect, dsn, consumers) for _ in range(count)]
+        _wait_for_sessions(conn, count, collectors)
+        server = ServerUsage(conn)
+        broker.pipe.send("deliver")
         began, ended = broker.receive(_TIMEOUT_S)
         used = server.part()
         feeder.result(_TIMEOUT_S)
@@ -94,20 +114,41 @@ def _run(load: IngestLoad, count: int, dsn: str) -> Run:
         found = conn.execute("SELECT count(*) FROM telemetry").fetchone()
     if not report.complete or (row and row[0]) != load.records or found != row:
         raise TelemqError(f"of {load.records} rows the ledger has {row}, samples {found}: {report}")
-    name = f"{count} collector{'s' if count > 1 else ''}"
-    return Run(name, load.records, ended - began, (*parts, *used))
+    return Run(subject(count), load.records, ended - began, (*parts, *used))
 
 
-def _arrived(load: IngestLoad, dsn: str) -> bytes:
-    """Give the rows that were stored, in the order in which they came."""
+def _wait_for_sessions(
+    conn: psycopg.Connection[Any], count: int, collectors: Sequence[Worker]
+) -> None:
+    """Wait until the collectors are connected to Postgres and have nothing to do."""
+    end = time.monotonic() + _CONNECT_S
+    while True:
+        row = conn.execute(_IDLE_COLLECTORS).fetchone()
+        if row and row[0] >= count:
+            return
+        for worker in collectors:
+            worker.check()
+        if time.monotonic() > end:
+            raise TelemqError(f"after {_CONNECT_S:g} s collectors are not connected to Postgres")
+        time.sleep(0.02)
+
+
+def copy_prepared(load: IngestLoad, dsn: str) -> Run:
+    """Copy the rows of the load, in the order in which they come, into an empty database.
+
+    Raises:
+        TelemqError: they are not all there afterwards.
+    """
     batches = list(load.fleet.batches(load.records, load.batch_records))
     with psycopg.connect(dsn, autocommit=True) as conn:
+        migrate(conn)
         ids = SeriesIds(conn).of(batches)
-    return rows_of(
+    rows = rows_of(
         np.concatenate([of[b.series_index] for of, b in zip(ids, batches, strict=True)]),
         np.concatenate([batch.time_us for batch in batches]),
         np.concatenate([batch.value for batch in batches]),
     )
+    return bench_copy(dsn, rows, load.records)
 
 
 def _serve(pipe: Connection, load: IngestLoad) -> None:
@@ -116,6 +157,7 @@ def _serve(pipe: Connection, load: IngestLoad) -> None:
         BrokerSettings(
             producer_bind=f"tcp://{_ANY}",
             consumer_bind=f"tcp://{_ANY}",
+            heartbeat_s=_CONNECT_S,  # nobody is heard while collectors connect
             # All of it must fit, credit for the next message included.
             capacity_records=2 * load.records + 1_000_000,
             capacity_bytes=2**34,
@@ -134,6 +176,7 @@ def _serve(pipe: Connection, load: IngestLoad) -> None:
             is_full = True
             count_from_here()
             pipe.send("full")
+            pipe.recv()
         if is_full and not began and stats.leased_messages:
             began = time.monotonic()
         if began and not ended and not held:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import sys
 import threading
@@ -308,10 +309,13 @@ class Worker:
         return value, part
 
     def close(self) -> None:
-        """End the process, if it still runs."""
-        self.pipe.close()
+        """End the process, if it still runs; it has a moment to remove what it made."""
         self._process.terminate()
         self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self.pipe.close()
         self._process.close()
 
 
@@ -348,6 +352,10 @@ def count_from_here() -> None:
     _before[:] = [usage("")]
 
 
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit(1)
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -357,6 +365,7 @@ def _end_with_parent() -> None:
 
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    signal.signal(signal.SIGTERM, _end)  # scratch folders are removed, servers of rivals stopped
     prepare_memory()  # as every service of telemq's does, and for the rivals' ends as well
     count_from_here()
     value = function(pipe, *args)

@@ -18,14 +18,25 @@ from psycopg.conninfo import make_conninfo
 from telemq.bench.measure import Part, Run, process_usage, usage
 from telemq.errors import TelemqError
 
-__all__ = ["COPY", "ServerUsage", "bench_copy", "copy_rows", "rows_of", "scratch_database"]
+__all__ = [
+    "COPY",
+    "EPOCH_US",
+    "HEADER",
+    "TRAILER",
+    "ServerUsage",
+    "bench_copy",
+    "copy_rows",
+    "rows_of",
+    "scratch_database",
+]
 
 #: The subject that others are compared with.
 COPY = "COPY BINARY alone"
 
 #: Postgres counts microseconds from 2000-01-01 UTC.
-_EPOCH_US = 946_684_800_000_000
-_HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+EPOCH_US = 946_684_800_000_000
+#: What COPY BINARY begins and ends with.
+HEADER, TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 #: One row of COPY BINARY: the count of fields, and before each field its length in bytes.
 _ROW = np.dtype(
     [("fields", ">i2"), ("a", ">i4"), ("series_id", ">i4"), ("b", ">i4"), ("ts", ">i8"),
@@ -42,11 +53,13 @@ def scratch_database(dsn: str) -> Iterator[str]:
     """
     name = f"telemq_bench_{uuid4().hex[:12]}"
     database = sql.Identifier(name)
+    # Not one connection for both: the server may have been restarted meanwhile.
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(database))
-        try:
-            yield make_conninfo(dsn, dbname=name)
-        finally:
+    try:
+        yield make_conninfo(dsn, dbname=name)
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
@@ -96,8 +109,8 @@ def rows_of(
     """Give rows of (series_id, ts, value) as COPY BINARY wants them, in the order given."""
     rows = np.empty(len(value), _ROW)
     rows["fields"], rows["a"], rows["b"], rows["c"] = 3, 4, 8, 8
-    rows["series_id"], rows["ts"], rows["value"] = series_id, time_us - _EPOCH_US, value
-    return b"".join((_HEADER, rows.data, _TRAILER))
+    rows["series_id"], rows["ts"], rows["value"] = series_id, time_us - EPOCH_US, value
+    return b"".join((HEADER, rows.data, TRAILER))
 
 
 def copy_rows(conn: psycopg.Connection[Any], table: str, rows: bytes) -> None:

@@ -1,72 +1,43 @@
 """How fast telemetry is read, and what it takes on disk, beside the table that people make first.
 
-That is one wide table: a row a sample, all labels as text, an index on (uuid, timestamp). It is
-filled in the order of scrapes, as it would be in life. Both hold the same samples, and each query's
-answers are checked to be the same. Where `telemq maintain` is there, the store is measured once
-more after it.
+Both hold the same samples (`telemq.bench.layouts`), and each question's answers are checked to be
+the same. The store is measured once more when `telemq maintain` has compacted it. A question is
+*cold* when it is the first one that a server which has nothing in memory is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from telemq.bench.fleet import METRICS, START_US, VALUE_SQL, Fleet
+from telemq.bench.fleet import METRICS, START_US, Fleet
+from telemq.bench.layouts import StoreSize, fill_store, fill_wide, store_bytes, wide_bytes
 from telemq.bench.measure import Part, Quantiles, Run, usage
 from telemq.bench.postgres import ServerUsage
-from telemq.codec import BATCH
 from telemq.errors import TelemqError
-from telemq.record import BatchId
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
-from telemq.store.writer import StoredBatch, Writer
 
 __all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query"]
 
 _START = datetime.fromtimestamp(START_US / 1e6, UTC)
 _DAY_END = _START + timedelta(days=1) - timedelta(microseconds=1)
 _STATEMENT_S = 300.0
-_MAINTAIN_S = 3600.0
-#: Batches of one transaction while the store is filled, and their records.
-_COMMIT_BATCHES, _BATCH_RECORDS = 20, 5000
+_MAINTAIN_S = 1800.0
 _FETCH_ROWS = 5000
+#: So many times longer than questions of a kind may cold ones take: a restart is part of each.
+_COLD = 4
 
-_WIDE = """
-CREATE TABLE wide (
-    timestamp timestamptz, metric_name text, gpu_id text, device text, uuid text, model_name text,
-    hostname text, container text, pod text, namespace text, value double precision,
-    labels_raw text
-)
-"""
-#: Scrape after scrape, so that rows lie as they would have come.
-_FILL = f"""
-DO $$
-BEGIN
-    CREATE TEMP TABLE labels AS
-        SELECT row_number() OVER (ORDER BY s.id) - 1 AS place, s.*, g.uuid,
-               (regexp_match(s.metric_name, '[0-9]+$'))[1]::int
-                   + {METRICS} * ('x' || right(replace(g.uuid, '-', ''), 8))::bit(32)::int
-                   - {METRICS} AS number
-        FROM series s JOIN gpu g ON g.id = s.gpu;
-    FOR scrape IN 0 .. $scrapes$ - 1 LOOP
-        INSERT INTO wide
-        SELECT '$start$'::timestamptz + scrape * '$interval$ s'::interval, metric_name, gpu_id,
-               device, uuid, model_name, hostname, container, pod, namespace, {VALUE_SQL},
-               labels_raw
-        FROM labels;
-    END LOOP;
-END $$
-"""
 _WIDE_GPU = """
 SELECT timestamp, metric_name, gpu_id, device, uuid, model_name, hostname, container, pod,
        namespace, value, labels_raw
@@ -89,17 +60,14 @@ GROUP BY 1 ORDER BY 1
 _WINDOW = "samples_between(%(start)s, %(end)s)"
 _HAS_WINDOW = "SELECT to_regprocedure('samples_between(timestamptz, timestamptz)') IS NOT NULL"
 _DISTINCT = "SELECT DISTINCT uuid FROM wide"
-_OWN_SIZE = """
-SELECT coalesce(sum(pg_table_size(c.oid) + pg_indexes_size(c.oid)), 0)::bigint
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-  AND c.relkind IN ('r', 'm') AND c.relname <> 'wide'
-"""
 
 #: What is asked.
 QUERIES = ("one GPU, one hour", "one series, one day by minute", "list of GPUs")
-#: Gives the number of rows and the sum of their values, for one choice of GPU and metric.
-_Ask = Callable[[int, int], Awaitable[tuple[int, float]]]
+#: The number of rows and the sum of their values.
+_Answer = tuple[int, float]
+#: Asks, for one choice of GPU and metric.
+_Ask = Callable[[int, int], Awaitable[_Answer]]
+_STORE, _CHUNKS, _WIDE = "telemq", "telemq, compacted", "wide table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +79,20 @@ class QueryLoad:
         fleet: whose.
         concurrency: questions under way at any time.
         questions: asked of each kind, in each run.
+        asking_s: after which no more of a kind are asked in a run; four times that for cold ones.
+        filling_s: after which no more is stored; 0 is no limit.
+        cold: times that each question is asked cold, where that can be.
+        beside: whether the wide table is made and asked too.
     """
 
     samples: int
     fleet: Fleet = field(default_factory=Fleet)
     concurrency: int = 4
     questions: int = 100
+    asking_s: float = 10.0
+    filling_s: float = 0.0
+    cold: int = 3
+    beside: bool = True
 
     @property
     def scrapes(self) -> int:
@@ -124,87 +100,42 @@ class QueryLoad:
         return -(-self.samples // self.fleet.series)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSize:
-    """What one layout takes.
-
-    Attributes:
-        layout: which.
-        samples: stored.
-        disk_bytes: tables and indexes.
-    """
-
-    layout: str
-    samples: int
-    disk_bytes: int
-
-    @property
-    def sample_bytes(self) -> float:
-        """Bytes a sample."""
-        return self.disk_bytes / self.samples
-
-
-def bench_query(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run | StoreSize]:
+def bench_query(
+    load: QueryLoad, dsn: str, runs: int, chill: Callable[[], None] | None = None
+) -> Iterator[Run | StoreSize]:
     """Fill an empty database, and ask, turn by turn, the store and the wide table.
 
     Args:
         load: what is stored and asked.
         dsn: of an empty database.
         runs: of each question and layout.
+        chill: restarts the server with nothing in memory; without it nothing is asked cold.
 
     Raises:
         TelemqError: two layouts answer differently.
         psycopg.Error: the database cannot be used.
     """
-    count = load.scrapes * load.fleet.series
+    layouts = _Layouts(load, dsn, runs, chill)
     with psycopg.connect(dsn, autocommit=True) as conn:
         migrate(conn)
-        _fill(conn, load)
-        row = conn.execute(_OWN_SIZE).fetchone()
-        yield StoreSize("telemq", count, row[0] if row else 0)
-        _fill_wide(conn, load)
-        row = conn.execute("SELECT pg_total_relation_size('wide')").fetchone()
-        yield StoreSize("wide table", count, row[0] if row else 0)
-        yield from asyncio.run(_ask_all(load, dsn, runs, "telemq", "wide table"))
-        if not _can_maintain():
-            return
-        for _ in range(2):  # what the first pass has emptied, the second one may free
-            _maintain(dsn)
+        layouts.scrapes = fill_store(conn, load.fleet, load.scrapes, load.filling_s)
+        count = layouts.scrapes * load.fleet.series
+        yield StoreSize(_STORE, count, store_bytes(conn))
+        if load.beside:
+            fill_wide(conn, load.fleet, layouts.scrapes)
+            yield StoreSize(_WIDE, count, wide_bytes(conn))
+    first = (_STORE, _WIDE) if load.beside else (_STORE,)
+    yield from asyncio.run(layouts.ask(first))
+    yield from layouts.ask_cold(first)
+    if not _can_maintain():
+        return
+    for _ in range(2):  # what the first pass has emptied, the second one may free
+        _maintain(dsn)
+    with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("VACUUM (ANALYZE)")
-        row = conn.execute(_OWN_SIZE).fetchone()
-        yield StoreSize("telemq, compacted", count, row[0] if row else 0)
-        yield from asyncio.run(
-            _ask_all(load, dsn, runs, "telemq, compacted", "wide table, once more")
-        )
-
-
-def _fill(conn: psycopg.Connection, load: QueryLoad) -> None:
-    writer = Writer(conn)
-    batches = load.fleet.batches(load.scrapes * load.fleet.series, _BATCH_RECORDS)
-    first_row = 0
-    while some := list(islice(batches, _COMMIT_BATCHES)):
-        stored = []
-        for batch in some:
-            id = BatchId("bench", first_row)
-            stored.append(StoredBatch(id, batch.row_count, BATCH.encode(), batch))
-            first_row += batch.row_count
-        writer.store(stored)
-    conn.execute("VACUUM (ANALYZE)")
-
-
-def _fill_wide(conn: psycopg.Connection, load: QueryLoad) -> None:
-    fill = _FILL
-    values = {
-        "$scrapes$": load.scrapes,
-        "$start$": _START.isoformat(),
-        "$interval$": load.fleet.interval_s,
-    }
-    for name, value in values.items():
-        fill = fill.replace(name, str(value))
-    conn.execute(_WIDE)
-    conn.execute(fill)
-    conn.execute("CREATE INDEX wide_uuid_timestamp ON wide (uuid, timestamp)")
-    conn.execute("VACUUM (ANALYZE) wide")
+        yield StoreSize(_CHUNKS, count, store_bytes(conn))
+    yield from asyncio.run(layouts.ask((_CHUNKS,)))
+    yield from layouts.ask_cold((_CHUNKS,))
 
 
 def _can_maintain() -> bool:
@@ -220,97 +151,170 @@ def _maintain(dsn: str) -> None:
         raise TelemqError(f"telemq maintain failed: {ran.stderr[-1000:]}")
 
 
-async def _ask_all(load: QueryLoad, dsn: str, runs: int, layout: str, beside: str) -> list[Run]:
-    reader = Reader(dsn, connections=load.concurrency, wait_s=60, statement_s_max=_STATEMENT_S)
-    pool = AsyncConnectionPool(
-        dsn,
-        open=False,
-        min_size=load.concurrency,
-        max_size=load.concurrency,
-        kwargs={"autocommit": True},
-    )
-    done = []
-    async with reader, pool:
-        await pool.wait()
-        async with pool.connection() as conn:
-            row = await (await conn.execute(_HAS_WINDOW)).fetchone()
-        source = _WINDOW if row and row[0] else "sample"
-        own = dict(zip(QUERIES, _of_store(load, reader, pool, source), strict=True))
-        wide = dict(zip(QUERIES, _of_wide(load, pool), strict=True))
-        for run in range(runs):
-            for query in QUERIES:
-                answers = []
-                for name, ask in ((layout, own[query]), (beside, wide[query])):
-                    asked, answer = await _measure(load, dsn, f"{name}: {query}", ask, seed=run)
-                    done.append(asked)
-                    answers.append(answer)
-                _compare(query, *answers)
-    return done
+class _Layouts:
+    """Asks the layouts of one database, and compares what they answer."""
 
+    def __init__(
+        self, load: QueryLoad, dsn: str, runs: int, chill: Callable[[], None] | None
+    ) -> None:
+        self._load, self._dsn, self._runs, self._chill = load, dsn, runs, chill
+        #: Stored.
+        self.scrapes = 0
+        #: What was answered first, by the question and the choice of GPU and metric.
+        self._answers: dict[tuple[str, tuple[int, int]], _Answer] = {}
 
-def _compare(query: str, own: list[tuple[int, float]], wide: list[tuple[int, float]]) -> None:
-    for (rows, total), (wide_rows, wide_total) in zip(own, wide, strict=True):
-        if rows != wide_rows or abs(total - wide_total) > 1e-6 * max(1.0, abs(total)):
+    async def ask(self, layouts: Sequence[str]) -> list[Run]:
+        """Ask all questions, turn by turn."""
+        done = []
+        async with self._opened(self._load.concurrency) as asks:
+            for run in range(self._runs):
+                for query in QUERIES:
+                    for layout in layouts:
+                        ask = asks[_table(layout)][query]
+                        done.append(await self._measure(f"{layout}: {query}", query, ask, run))
+        return done
+
+    def ask_cold(self, layouts: Sequence[str]) -> Iterator[Run]:
+        """Ask each question as the first one of a server that has nothing in memory."""
+        if self._chill is None:
+            return
+        for query in QUERIES:
+            for layout in layouts:
+                began = time.monotonic()
+                asked: list[Run] = []
+                for choice in self._choices(seed=self._runs)[: self._load.cold]:
+                    if asked and time.monotonic() > began + _COLD * self._load.asking_s:
+                        break
+                    self._chill()
+                    asked.append(asyncio.run(self._ask_once(layout, query, choice)))
+                if asked:
+                    yield _all_of(f"{layout}, cold: {query}", asked)
+
+    async def _ask_once(self, layout: str, query: str, choice: tuple[int, int]) -> Run:
+        async with self._opened(1) as asks:
+            with psycopg.connect(self._dsn, autocommit=True) as conn:
+                server, before, began = ServerUsage(conn), usage("client"), time.monotonic()
+                answer = await asks[_table(layout)][query](*choice)
+                seconds, after = time.monotonic() - began, usage("client")
+                used = server.part()
+        self._compare(query, choice, answer)
+        client = Part("client", after.cpu_s - before.cpu_s, after.peak_bytes)
+        return Run(layout, answer[0], seconds, (client, *used))
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, connections: int) -> AsyncIterator[dict[str, dict[str, _Ask]]]:
+        """Yield how each table is asked each question."""
+        reader = Reader(self._dsn, connections=connections, wait_s=60, statement_s_max=_STATEMENT_S)
+        pool = AsyncConnectionPool(
+            self._dsn,
+            open=False,
+            min_size=connections,
+            max_size=connections,
+            kwargs={"autocommit": True},
+        )
+        async with reader, pool:
+            await pool.wait()
+            async with pool.connection() as conn:
+                row = await (await conn.execute(_HAS_WINDOW)).fetchone()
+            source = _WINDOW if row and row[0] else "sample"
+            hour = _hour(self.scrapes * self._load.fleet.interval_s)
+            own = _of_store(self._load.fleet, hour, reader, pool, source)
+            wide = _of_wide(self._load.fleet, hour, pool)
+            yield {
+                _STORE: dict(zip(QUERIES, own, strict=True)),
+                _WIDE: dict(zip(QUERIES, wide, strict=True)),
+            }
+
+    def _choices(self, seed: int) -> list[tuple[int, int]]:
+        chance = random.Random(seed)
+        return [
+            (chance.randrange(self._load.fleet.gpus), chance.randrange(METRICS))
+            for _ in range(self._load.questions)
+        ]
+
+    def _compare(self, query: str, choice: tuple[int, int], answer: _Answer) -> None:
+        rows, total = answer
+        first_rows, first_total = self._answers.setdefault((query, choice), answer)
+        if rows != first_rows or abs(total - first_total) > 1e-6 * max(1.0, abs(total)):
             raise TelemqError(
-                f"{query}: the store gives {rows} rows, sum {total}; "
-                f"the wide table {wide_rows}, sum {wide_total}"
+                f"{query}: one layout gives {first_rows} rows, sum {first_total}; "
+                f"another {rows}, sum {total}"
             )
 
+    async def _measure(self, subject: str, query: str, ask: _Ask, seed: int) -> Run:
+        choices = self._choices(seed)
+        took_ms: list[float] = []
+        waiting = iter(choices)
+        rows = 0
 
-async def _measure(
-    load: QueryLoad, dsn: str, subject: str, ask: _Ask, seed: int
-) -> tuple[Run, list[tuple[int, float]]]:
-    chance = random.Random(seed)
-    choices = [
-        (chance.randrange(load.fleet.gpus), chance.randrange(METRICS))
-        for _ in range(load.questions)
+        async def work() -> None:
+            nonlocal rows
+            for choice in waiting:
+                began = time.perf_counter()
+                answer = await ask(*choice)
+                took_ms.append((time.perf_counter() - began) * 1000)
+                rows += answer[0]
+                self._compare(query, choice, answer)
+                if time.monotonic() > until:
+                    return
+
+        await ask(*choices[0])  # plans and catalogues are in every long-lived connection's memory
+        with psycopg.connect(self._dsn, autocommit=True) as conn:
+            server, before, began = ServerUsage(conn), usage("client"), time.monotonic()
+            until = began + self._load.asking_s
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(self._load.concurrency):
+                        tasks.create_task(work())
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
+            seconds, after = time.monotonic() - began, usage("client")
+            used = server.part()
+        client = Part("client", after.cpu_s - before.cpu_s, after.peak_bytes)
+        return Run(subject, rows, seconds, (client, *used), Quantiles.of(took_ms))
+
+
+def _all_of(subject: str, asked: Sequence[Run]) -> Run:
+    """Give single questions as one run."""
+    parts = [
+        Part(name, sum(p.cpu_s for run in asked for p in run.parts if p.name == name), 0)
+        for name in dict.fromkeys(part.name for part in asked[0].parts)
     ]
-    took_ms: list[float] = []
-    answers: list[tuple[int, float]] = [(0, 0.0)] * len(choices)
-    waiting = iter(enumerate(choices))
-
-    async def work() -> None:
-        for place, (gpu, metric) in waiting:
-            began = time.perf_counter()
-            answers[place] = await ask(gpu, metric)
-            took_ms.append((time.perf_counter() - began) * 1000)
-
-    await ask(*choices[0])  # plans and catalogues are in every long-lived connection's memory
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        server, before, began = ServerUsage(conn), usage("client"), time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(load.concurrency):
-                tasks.create_task(work())
-        seconds, after = time.monotonic() - began, usage("client")
-        used = server.part()
-    client = Part("client", after.cpu_s - before.cpu_s, after.peak_bytes)
-    rows = sum(rows for rows, _ in answers)
-    return Run(subject, rows, seconds, (client, *used), Quantiles.of(took_ms)), answers
+    seconds = [run.seconds for run in asked]
+    times = Quantiles.of([1000 * one for one in seconds])
+    return Run(subject, sum(run.records for run in asked), sum(seconds), tuple(parts), times)
 
 
-def _hour(load: QueryLoad) -> tuple[datetime, datetime]:
+def _table(layout: str) -> str:
+    return _WIDE if layout == _WIDE else _STORE
+
+
+def _hour(whole_s: float) -> tuple[datetime, datetime]:
     """Give the hour in the middle, or all if there is less; both ends inclusive."""
-    whole_s = load.scrapes * load.fleet.interval_s
     start = _START + timedelta(seconds=max(0.0, (whole_s - 3600) // 2))
     return start, start + timedelta(seconds=3600) - timedelta(microseconds=1)
 
 
 def _of_store(
-    load: QueryLoad, reader: Reader, pool: AsyncConnectionPool, source: str
+    fleet: Fleet,
+    hour: tuple[datetime, datetime],
+    reader: Reader,
+    pool: AsyncConnectionPool,
+    source: str,
 ) -> tuple[_Ask, ...]:
-    start, end = _hour(load)
+    start, end = hour
     minutes = _MINUTES.replace("{source}", source).encode()
 
-    async def gpu_hour(gpu: int, _metric: int) -> tuple[int, float]:
+    async def gpu_hour(gpu: int, _metric: int) -> _Answer:
         rows, total = 0, 0.0
-        async with reader.telemetry(load.fleet.gpu(gpu), start, end) as telemetry:
+        async with reader.telemetry(fleet.gpu(gpu), start, end) as telemetry:
             while telemetry is not None and (chunk := await telemetry.fetch(_FETCH_ROWS)):
                 rows += len(chunk)
                 total += sum(value for *_, value in chunk)
         return rows, total
 
-    async def series_day(gpu: int, metric: int) -> tuple[int, float]:
-        named = [load.fleet.gpu(gpu), load.fleet.metric(metric)]
+    async def series_day(gpu: int, metric: int) -> _Answer:
+        named = [fleet.gpu(gpu), fleet.metric(metric)]
         async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
             await cursor.execute(_SERIES, named)
             series = [id for (id,) in await cursor.fetchall()]
@@ -319,29 +323,31 @@ def _of_store(
             rows = await cursor.fetchall()
         return len(rows), sum(value for _, value in rows)
 
-    async def gpus(_gpu: int, _metric: int) -> tuple[int, float]:
+    async def gpus(_gpu: int, _metric: int) -> _Answer:
         return len(await reader.uuids()), 0.0
 
     return gpu_hour, series_day, gpus
 
 
-def _of_wide(load: QueryLoad, pool: AsyncConnectionPool) -> tuple[_Ask, ...]:
-    start, end = _hour(load)
+def _of_wide(
+    fleet: Fleet, hour: tuple[datetime, datetime], pool: AsyncConnectionPool
+) -> tuple[_Ask, ...]:
+    start, end = hour
 
-    async def gpu_hour(gpu: int, _metric: int) -> tuple[int, float]:
+    async def gpu_hour(gpu: int, _metric: int) -> _Answer:
         async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
-            await cursor.execute(_WIDE_GPU, [load.fleet.gpu(gpu), start, end])
+            await cursor.execute(_WIDE_GPU, [fleet.gpu(gpu), start, end])
             rows = await cursor.fetchall()
         return len(rows), sum(row[10] for row in rows)
 
-    async def series_day(gpu: int, metric: int) -> tuple[int, float]:
-        wanted = [load.fleet.gpu(gpu), load.fleet.metric(metric), _START, _DAY_END]
+    async def series_day(gpu: int, metric: int) -> _Answer:
+        wanted = [fleet.gpu(gpu), fleet.metric(metric), _START, _DAY_END]
         async with pool.connection() as conn, conn.cursor(binary=True) as cursor:
             await cursor.execute(_WIDE_MINUTES, wanted)
             rows = await cursor.fetchall()
         return len(rows), sum(value for _, value in rows)
 
-    async def gpus(_gpu: int, _metric: int) -> tuple[int, float]:
+    async def gpus(_gpu: int, _metric: int) -> _Answer:
         async with pool.connection() as conn:
             return len(await (await conn.execute(_DISTINCT)).fetchall()), 0.0
 

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +21,8 @@ __all__ = ["Server", "serve", "serving"]
 #: Prints the server's pid, and ends it when our end of standard input is closed, which is when we
 #: are gone, however that happens.
 _GUARD = '"$@" >"$0" 2>&1 </dev/null & echo $!; read _; kill -9 $! 2>/dev/null'
-_START_S = 20.0
+#: RabbitMQ takes 3 s on a quiet machine.
+_START_S = 60.0
 
 
 class Server:
@@ -43,20 +44,30 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *words: str) -> Iterator[Server]:
-    """Run a program until the context ends; ``{port}`` in `words` becomes a free port.
+def serving(
+    folder: Path, *words: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a program until the context ends.
+
+    Args:
+        folder: where it runs, and where what it says goes.
+        words: the program and its arguments; ``{port}`` in them becomes a free port.
+        environment: in place of ours; ``{port}`` as in `words`.
 
     Raises:
         TelemqError: it does not listen; the text holds what it said.
     """
     port, log = free_port(), folder / "log"
     command = [word.replace("{port}", str(port)) for word in words]
+    if environment is not None:
+        environment = {n: value.replace("{port}", str(port)) for n, value in environment.items()}
     guard = subprocess.Popen(
         ["sh", "-c", _GUARD, str(log), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
+        env=environment,
     )
     try:
         assert guard.stdout is not None
@@ -77,9 +88,11 @@ def _wait_until_it_listens(port: int, pid: int, log: Path) -> None:
         time.sleep(0.02)
 
 
-def serve(pipe: Connection, folder: Path, *words: str) -> Part:
+def serve(
+    pipe: Connection, folder: Path, *words: str, environment: Mapping[str, str] | None = None
+) -> Part:
     """Run a program for a carrier: send its port, wait for the end, and say what it used."""
-    with serving(folder, *words) as server:
+    with serving(folder, *words, environment=environment) as server:
         pipe.send(server.port)
         pipe.recv()
         return server.usage("broker")

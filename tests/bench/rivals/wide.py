@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from telemq.bench.measure import Crew, Part, Run, usage
+from telemq.bench.measure import Crew, Part, Run, count_from_here, usage
 from telemq.bench.postgres import ServerUsage
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import COLUMNS
@@ -66,23 +66,28 @@ def insert_each(dsn: str, source: Path, records: int) -> Run:
         clients = [crew.start("client", _insert, dsn, source, each) for _ in range(_CLIENTS)]
         for client in clients:
             client.receive(_TIMEOUT_S)
-        server, began = ServerUsage(conn), time.monotonic()
+        server = ServerUsage(conn)
         for client in clients:
             client.pipe.send("go")
-        parts = [client.result(_TIMEOUT_S)[1] for client in clients]
-        seconds, used = time.monotonic() - began, server.part()
+        done = [client.result(_TIMEOUT_S) for client in clients]
+        used = server.part()
         _check(conn, each * _CLIENTS)
-    return Run(INSERTS, each * _CLIENTS, seconds, (*parts, *used))
+    # Not of their ends: a process takes a while for that.
+    seconds = max(at for (_, at), _ in done) - min(began for (began, _), _ in done)
+    return Run(INSERTS, each * _CLIENTS, seconds, (*(part for _, part in done), *used))
 
 
-def _insert(pipe: Connection, dsn: str, source: Path, records: int) -> None:
+def _insert(pipe: Connection, dsn: str, source: Path, records: int) -> tuple[float, float]:
     with source.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         pipe.send("ready")
         pipe.recv()
+        count_from_here()
+        began = time.monotonic()
         for row in islice(cycle(rows), records):
             conn.execute(_INSERT, row)
+        return began, time.monotonic()
 
 
 def _check(conn: psycopg.Connection, records: int) -> None:
