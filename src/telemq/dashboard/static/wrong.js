@@ -1,0 +1,44 @@
+// What is wrong with which GPU, as `/api/v1/fleet/health` says it.
+
+import { link, make } from "./dom.js";
+import { ago, count } from "./format.js";
+
+const SHOWN = 50;
+const KINDS = { hot: "Hot", xid: "XID", ecc: "ECC", silent: "Silent" };
+
+/** Give the problems of each GPU by its UUID. */
+export function problemsOf(found) {
+  return new Map(found.map((gpu) => [gpu.uuid, gpu.problems]));
+}
+
+/** Give the list, newest first; or that all is well. */
+export function wrongList(found, now = Date.now()) {
+  if (!found.length) {
+    return make("p", { class: "good" }, "Nothing: no GPU is hot, reports an error, or is silent.");
+  }
+  const rows = found
+    .flatMap((gpu) => gpu.problems.map((problem) => ({ gpu, ...problem })))
+    .sort((one, other) => Date.parse(other.since) - Date.parse(one.since));
+  const list = make(
+    "ul",
+    { class: "wrong" },
+    rows.slice(0, SHOWN).map(({ gpu, kind, detail, since }) =>
+      make(
+        "li",
+        {},
+        make("span", { class: `badge ${kind}` }, KINDS[kind] ?? kind),
+        make(
+          "a",
+          { href: link("gpu", { id: gpu.uuid }), title: gpu.uuid },
+          `${gpu.hostname} · GPU ${gpu.gpu_id}`,
+        ),
+        make("span", { class: "what" }, detail),
+        make("time", { datetime: since, class: "hint" }, ago(Date.parse(since), now)),
+      ),
+    ),
+  );
+  const more = rows.length - SHOWN;
+  return more > 0
+    ? [list, make("p", { class: "hint" }, `and ${count(more, "more problem", "more problems")}`)]
+    : list;
+}
