@@ -13,6 +13,9 @@ import { problemsOf, wrongList } from "./wrong.js";
 const DEVICES_EVERY_MS = 60_000;
 const WRONG_EVERY_MS = 30_000;
 const TOTALS_EVERY_MS = 1000;
+const TABLE_EVERY_MS = 5000;
+/** A GPU that is new is asked for, but not each of a thousand new ones. */
+const STRANGERS_EVERY_MS = 5000;
 
 const query = new URLSearchParams(location.search);
 const state = {
@@ -22,8 +25,10 @@ const state = {
 };
 let fleet = new Fleet();
 let selection = new Selection(fleet);
+let bounds = fleet.bounds(state.by);
 let problems = new Map();
-let stale = true;
+let asked = false;
+let askedAgain = 0;
 
 start();
 const map = new HeatMap(onChosen, open);
@@ -52,9 +57,11 @@ search.addEventListener("input", () => {
 const devices = repeat(
   "devices",
   async (signal) => {
-    fleet = new Fleet(await ask("devices", { signal }));
-    stale = false;
-    select();
+    const found = await ask("devices", { signal });
+    const chosen = fleet.gpus[map.chosen]?.uuid;
+    fleet = new Fleet(found);
+    asked = true;
+    select(chosen);
     showTotals();
   },
   () => DEVICES_EVERY_MS,
@@ -70,25 +77,31 @@ repeat(
   },
   () => WRONG_EVERY_MS,
 );
-follow({ metric: FOLLOWED }, onSamples, (how, reason) => {
-  // What came while nobody listened is not known.
-  if (how === "live" && stale) devices.again();
-  if (how !== "live") stale = true;
-  showLive(how, reason);
-});
-setInterval(showTotals, TOTALS_EVERY_MS);
+follow({ metric: FOLLOWED }, onSamples, showLive);
+show();
+setInterval(() => {
+  showTotals();
+  if (state.view === "map" && fleet.bounds(state.by).high !== bounds.high) show();
+}, TOTALS_EVERY_MS);
+setInterval(() => {
+  // Under the hands of somebody who reads a row with the keyboard nothing is replaced.
+  const reading = byId("table-view").querySelector("tbody")?.contains(document.activeElement);
+  if (state.view === "table" && !reading) show();
+}, TABLE_EVERY_MS);
 
 function onSamples(samples) {
   const { changed, unknown } = fleet.apply(samples);
   map.changed(changed);
-  if (unknown && !stale) {
-    stale = true; // a GPU that is new
+  if (unknown && asked && Date.now() - askedAgain > STRANGERS_EVERY_MS) {
+    askedAgain = Date.now();
     devices.again();
   }
 }
 
-function select() {
+/** Choose what is shown; the GPU that was chosen on the map stays so, if it is still there. */
+function select(chosen = fleet.gpus[map.chosen]?.uuid) {
   selection = new Selection(fleet, state.search);
+  map.chosen = fleet.indexOf(chosen);
   show();
 }
 
@@ -101,12 +114,12 @@ function show() {
     fill(byId("empty"), ...emptyWords());
     return;
   }
-  const bounds = fleet.bounds(state.by);
   if (state.view === "table") {
     fleetTable(byId("table-view"), fleet, selection, problems);
     return;
   }
   const { unit } = VIEWS[state.by];
+  bounds = fleet.bounds(state.by);
   say(byId("legend-low"), quantity(bounds.low, unit));
   say(byId("legend-high"), quantity(bounds.high, unit));
   map.show(
@@ -119,7 +132,7 @@ function show() {
 }
 
 function emptyWords() {
-  if (stale) return [make("p", { class: "hint" }, "Asking for the GPUs…")];
+  if (!asked) return [make("p", { class: "hint" }, "Asking for the GPUs…")];
   if (fleet.gpus.length) {
     return [make("p", { class: "empty" }, `No GPU's host, pod, model or UUID has “${state.search}”.`)];
   }
@@ -159,7 +172,7 @@ function showTotals() {
     fill(
       place,
       tiles.map(([name]) =>
-        make("div", { class: "tile" }, make("h3", {}, name), make("b"), make("span")),
+        make("div", { class: "tile" }, make("p", {}, name), make("b"), make("span")),
       ),
     );
   }

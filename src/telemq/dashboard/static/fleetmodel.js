@@ -45,7 +45,7 @@ export class Fleet {
 
   #add(gpu, at) {
     this.#place.set(gpu.uuid, at);
-    this.#see(at, Date.parse(gpu.last_seen));
+    this.#see(at, Date.parse(gpu.last_seen ?? ""));
     for (const name of FOLLOWED) {
       const latest = gpu.latest?.[name];
       if (latest) this.#values.get(name)[at] = latest.value;
@@ -53,6 +53,7 @@ export class Fleet {
   }
 
   #see(at, time) {
+    if (Number.isNaN(time)) return;
     if (!(time <= this.seen[at])) this.seen[at] = time;
     if (!(time <= this.newest)) this.newest = time;
   }

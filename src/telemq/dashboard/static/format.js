@@ -34,10 +34,10 @@ export function short(value) {
 export function quantity(value, unit = "") {
   if (!Number.isFinite(value)) return DASH;
   const size = Math.abs(value);
-  if (unit === "W" && size >= 1e6) return `${hundredths.format(value / 1e6)} MW`;
-  if (unit === "W" && size >= 1e4) return `${tenths.format(value / 1e3)} kW`;
-  if (unit === "MiB" && size >= 2 ** 20) return `${hundredths.format(value / 2 ** 20)} TiB`;
-  if (unit === "MiB" && size >= 2 ** 10) return `${tenths.format(value / 2 ** 10)} GiB`;
+  if (unit === "W" && size >= 1e6) return `${number(value / 1e6)} MW`;
+  if (unit === "W" && size >= 1e4) return `${number(value / 1e3)} kW`;
+  if (unit === "MiB" && size >= 2 ** 20) return `${number(value / 2 ** 20)} TiB`;
+  if (unit === "MiB" && size >= 2 ** 10) return `${number(value / 2 ** 10)} GiB`;
   return unit === "" ? number(value) : `${number(value)} ${unit}`;
 }
 

@@ -9,12 +9,13 @@ import { follow } from "./live.js";
 import { chartsOf } from "./metrics.js";
 import { RawTable } from "./rawtable.js";
 import { saved } from "./save.js";
-import { notice, onTheme, repeat, showLive, start } from "./shell.js";
+import { onTheme, repeat, showLive, start } from "./shell.js";
 import { SPANS, align, brushed, gapOf, readSpan, refreshMs, rfc3339, stepFor } from "./span.js";
 import { problemsOf, wrongList } from "./wrong.js";
 
 const AGGREGATES = { mean: "mean", min: "least", max: "most", p95: "95th percentile", last: "last" };
 const NEVER_MS = 2 ** 31 - 1;
+const DEVICE_EVERY_MS = 60_000;
 const PROBLEMS_EVERY_MS = 60_000;
 
 const id = new URLSearchParams(location.search).get("id") ?? "";
@@ -24,18 +25,28 @@ let charts = [];
 let seen = NaN;
 
 start();
-try {
-  if (!id) throw new Problem(404, "No GPU", "The address names no GPU.");
-  const [device, metrics] = await Promise.all([
-    ask("devices/{}", { parts: [id] }),
-    ask("metrics"),
-  ]);
-  known = new Map(metrics.map((metric) => [metric.name, metric]));
-  begin(device);
-} catch (error) {
-  if (error.status === 404) nothing(error);
-  else notice("gpu", error);
-}
+repeat(
+  "gpu",
+  async (signal) => {
+    try {
+      if (!id) throw new Problem(404, "No GPU", "The address names no GPU.");
+      const device = await ask("devices/{}", { parts: [id], signal });
+      if (charts.length) {
+        head(device);
+        return;
+      }
+      const metrics = await ask("metrics", { signal });
+      known = new Map(metrics.map((metric) => [metric.name, metric]));
+      head(device);
+      siblings(device.hostname);
+      begin(device);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      nothing(error);
+    }
+  },
+  () => DEVICE_EVERY_MS,
+);
 
 function nothing(problem) {
   byId("nothing").hidden = false;
@@ -52,10 +63,9 @@ function nothing(problem) {
 }
 
 function begin(device) {
-  head(device);
   byId("all").hidden = false;
   latest = new Map(Object.entries(device.latest));
-  seen = Date.parse(device.last_seen);
+  seen = Date.parse(device.last_seen ?? "");
   tiles();
   const names = [...latest.keys()];
   charts = chartsOf(names, known).map((what) => {
@@ -99,7 +109,6 @@ function head(device) {
     make("code", {}, device.uuid),
     pods.length ? make("span", {}, make("br"), `used by ${pods.join(", ")}`) : null,
   );
-  siblings(device.hostname);
 }
 
 async function siblings(host) {
@@ -154,7 +163,7 @@ function tiles() {
     fill(
       place,
       shown.map(([name]) =>
-        make("div", { class: "tile" }, make("h3", {}, name), make("b"), make("span")),
+        make("div", { class: "tile" }, make("p", {}, name), make("b"), make("span")),
       ),
     );
   }

@@ -42,7 +42,6 @@ export class HeatMap {
   /** Show these GPUs: `value` and `wrong` are asked for by number. */
   show(selection, bounds, value, wrong) {
     const same = this.#selection === selection;
-    Object.assign(this, { chosen: same ? this.chosen : -1 });
     this.#selection = selection;
     this.#bounds = bounds;
     this.#value = value;

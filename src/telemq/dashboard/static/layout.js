@@ -5,7 +5,8 @@
 const CELLS = [36, 30, 26, 22, 18, 16, 14, 12, 10, 9, 8, 7, 6, 5];
 /** Cells smaller than this stand without their hosts' names: there is no room to write them. */
 const NAMED = 12;
-const BETWEEN_COLUMNS = 20;
+/** Between columns of hosts, with names and without. */
+const BETWEEN = [22, 10];
 
 /**
  * Lay out hosts that have so many GPUs each.
@@ -31,8 +32,9 @@ function fit(hosts, widest, cell, width, name) {
   if (perLine < Math.min(widest, 8)) return null;
   const lines = Math.ceil(widest / perLine);
   const block = name + perLine * cell;
+  const between = BETWEEN[cell >= NAMED ? 0 : 1];
   const most = Number.isFinite(width)
-    ? Math.max(1, Math.floor((width + BETWEEN_COLUMNS) / (block + BETWEEN_COLUMNS)))
+    ? Math.max(1, Math.floor((width + between) / (block + between)))
     : 1;
   const rows = Math.max(1, Math.ceil(hosts / most));
   const columns = Math.max(1, Math.ceil(hosts / rows));
@@ -46,8 +48,8 @@ function fit(hosts, widest, cell, width, name) {
     row,
     rows,
     columns,
-    column: block + BETWEEN_COLUMNS,
-    width: columns * (block + BETWEEN_COLUMNS) - BETWEEN_COLUMNS,
+    column: block + between,
+    width: columns * (block + between) - between,
     height: rows * row,
   };
 }

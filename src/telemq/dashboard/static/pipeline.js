@@ -33,8 +33,10 @@ onTheme(() => [rates, depth].forEach((chart) => chart.recolour()));
 repeat(
   "status",
   async (signal) => {
-    const status = await ask("status", { signal });
-    const { brokers, store } = status;
+    const { brokers, store } = await ask("status", { signal }).catch((error) => {
+      showLive("waiting", error.message);
+      throw error;
+    });
     tiles(brokers, store);
     fill(byId("brokers"), brokers.length ? brokerCards(brokers) : noBroker());
     dead(store.dead_letters);
@@ -71,7 +73,7 @@ function tiles(brokers, store) {
     fill(
       place,
       shown.map(([name]) =>
-        make("div", { class: "tile" }, make("h3", {}, name), make("b"), make("span")),
+        make("div", { class: "tile" }, make("p", {}, name), make("b"), make("span")),
       ),
     );
   }

@@ -138,7 +138,7 @@ function tiles(shown) {
       make(
         "div",
         { class: "tile" },
-        make("h3", {}, name),
+        make("p", {}, name),
         make("b", {}, value),
         make("span", {}, under),
       ),
