@@ -12,7 +12,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 #: Rules that decide and never act.
 PURE = {
     "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
-    "telemq.setting", "telemq.settings", "telemq.sizing", "telemq.terminal",
+    "telemq.setting", "telemq.settings", "telemq.sizing", "telemq.terminal", "telemq.csv_safe",
     "telemq.engine_settings", "telemq.helm_values",
     "telemq.broker.core", "telemq.broker.inventory", "telemq.broker.credit",
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
@@ -23,6 +23,7 @@ PURE = {
     "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
     "telemq.settings_once", "telemq.settings_store",
     "telemq.broker.local",
+    "telemq.store.telemetry_query",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
@@ -52,6 +53,7 @@ LAYERS = (
         "helm_values",
         "clock",
         "terminal",
+        "csv_safe",
     ),
     (
         "log",
