@@ -60,7 +60,7 @@ export function remember(parameters, { step = false } = {}) {
 export function table(caption, columns, rows) {
   return make(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${caption}` },
     make(
       "table",
       {},

@@ -35,7 +35,7 @@ export function fleetTable(place, fleet, selection, problems) {
     place,
     make(
       "div",
-      { class: "scroll", tabindex: "0", role: "region", "aria-label": "GPUs" },
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table: GPUs" },
       make(
         "table",
         {},

@@ -29,7 +29,7 @@ export class RawTable {
       byId("raw"),
       make(
         "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Raw samples" },
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table: raw samples" },
         make(
           "table",
           {},
