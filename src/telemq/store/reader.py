@@ -183,6 +183,17 @@ class Reader:
                 )
                 yield Telemetry(labels, cursor)
 
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Lend a connection for reading, in autocommit mode.
+
+        Raises:
+            StoreError: the database cannot be used.
+            SlowQueryError: a query ran into its limit.
+        """
+        async with self._connection() as conn:
+            yield conn
+
     async def _labels(
         self, conn: psycopg.AsyncConnection[TupleRow], gpu: str
     ) -> dict[int, SeriesLabels] | None:
