@@ -123,6 +123,11 @@ def test_the_document_describes_every_answer() -> None:
     assert {
         "/api/v1/gpus",
         "/api/v1/gpus/{id}/telemetry",
+        "/api/v1/devices",
+        "/api/v1/devices/{uuid}",
+        "/api/v1/hosts",
+        "/api/v1/metrics",
+        "/api/v1/live",
         "/healthz",
         "/readyz",
         "/metrics",

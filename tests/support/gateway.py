@@ -28,10 +28,11 @@ def serving(settings: ApiSettings) -> Iterator[httpx.Client]:
     stop = threading.Event()
     sock = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    app = create_app(settings)
     thread = threading.Thread(
         target=serve,
-        args=(create_app(settings), sock, stop),
-        kwargs={"drain_s": settings.drain_s},
+        args=(app, sock, stop),
+        kwargs={"drain_s": settings.drain_s, "on_stop": app.state.on_stop},
         daemon=True,
     )
     thread.start()

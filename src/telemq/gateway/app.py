@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,8 @@ from litestar.openapi.spec import License, Tag
 from telemq import __version__, log
 from telemq.dashboard import pages as dashboard
 from telemq.errors import StoreError
-from telemq.gateway import gpus, ops, telemetry
+from telemq.gateway import gpus, latest, ops, telemetry
+from telemq.gateway.follower import Follower
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
@@ -45,11 +47,14 @@ def create_app(settings: ApiSettings) -> Litestar:
         statement_s_max=settings.statement_s_max,
     )
     metrics = GatewayMetrics(reader)
+    follower = Follower(settings)
 
     @asynccontextmanager
     async def connected(_app: Litestar) -> AsyncIterator[None]:
-        async with reader:
+        async with reader, asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follower.run(), name="follower")
             yield
+            following.cancel()
 
     app = Litestar(
         route_handlers=_routes(),
@@ -58,6 +63,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             "reader": _given(reader),
             "metrics": _given(metrics),
             "settings": _given(settings),
+            "follower": _given(follower),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -65,6 +71,7 @@ def create_app(settings: ApiSettings) -> Litestar:
         logging_config=None,
     )
     app.asgi_handler = metered(app.asgi_handler, metrics)
+    app.state.on_stop = follower.fanout.close
     return app
 
 
@@ -79,12 +86,14 @@ def openapi_json() -> bytes:
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         tags=[
             Tag("telemetry", "What the GPUs measured."),
+            Tag("now", "How it stands now."),
             Tag("operation", "For those who run the gateway."),
         ],
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    nothing = {name: _given(None) for name in ("reader", "metrics", "settings", "document")}
+    names = ("reader", "metrics", "settings", "document", "follower")
+    nothing = {name: _given(None) for name in names}
     app = Litestar(
         route_handlers=_routes(),
         dependencies=nothing,
@@ -118,7 +127,7 @@ def run(settings: ApiSettings, stop: threading.Event) -> int:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
     log.get().info("gateway listens", url=url, swagger=f"{url}/swagger", redoc=f"{url}/redoc")
-    serve(app, sock, stop, drain_s=settings.drain_s)
+    serve(app, sock, stop, drain_s=settings.drain_s, on_stop=app.state.on_stop)
     log.get().info("gateway stopped")
     return 0
 
@@ -136,7 +145,10 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [*gpus.ROUTES, *telemetry.ROUTES, *ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES]
+    return [
+        *(*gpus.ROUTES, *telemetry.ROUTES, *latest.ROUTES),
+        *(*ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES),
+    ]
 
 
 def _given(value: Any) -> Provide:

@@ -142,6 +142,17 @@ class Reader:
         async with self._connection() as conn, conn.transaction():
             yield conn
 
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Lend a connection for reading, in autocommit mode.
+
+        Raises:
+            StoreError: the database cannot be used.
+            SlowQueryError: a query ran into its limit.
+        """
+        async with self._connection() as conn:
+            yield conn
+
     async def _texts(self, query: LiteralString) -> list[str]:
         return [text for (text,) in await self.rows(query)]
 
