@@ -158,6 +158,7 @@ def test_nothing_is_hit_beside_the_cells(run: Run) -> None:
         ("ArrowRight", False, (0, 0), (0, 1)),
         ("ArrowLeft", False, (0, 1), (0, 0)),
         ("ArrowLeft", False, (0, 0), (0, 0)),
+        ("ArrowRight", False, (29, 7), (29, 7)),
         ("ArrowDown", False, (0, 7), (1, 3)),
         ("ArrowUp", False, (1, 3), (0, 3)),
         ("ArrowUp", False, (0, 3), (0, 3)),

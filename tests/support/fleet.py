@@ -40,7 +40,9 @@ class Fleet:
 
     def measure(self, conn: psycopg.Connection, *moments: datetime) -> None:
         """Insert a sample of every series at each moment."""
-        for day in {moment.replace(hour=0, minute=0, second=0, microsecond=0) for moment in moments}:
+        for day in {
+            moment.replace(hour=0, minute=0, second=0, microsecond=0) for moment in moments
+        }:
             add_partition(conn, day)
         with conn.cursor().copy("COPY sample (series_id, ts, value) FROM STDIN") as copy:
             for moment in moments:

@@ -10,6 +10,8 @@ const FONT = '12px Inter, system-ui, "Segoe UI", Roboto, sans-serif';
 /** Units whose charts begin at zero; others show what there is. */
 const FROM_ZERO = new Set(["%", "W", "MiB", "records", "records/s"]);
 
+const FOLLOWED = new Set(["mousemove", "mouseleave"]);
+
 /** Steps of an axis of MiB: round in GiB and TiB too. */
 const POWERS = Array.from({ length: 40 }, (_, power) => 2 ** power);
 
@@ -98,7 +100,8 @@ export class Chart {
       legend: { show: false },
       padding: [8, 20, 0, 0],
       cursor: {
-        sync: { key: "charts", setSeries: false },
+        // Others follow the pointer; a brush is of the chart that it was drawn on.
+        sync: { key: "charts", setSeries: false, filters: { pub: (type) => FOLLOWED.has(type) } },
         drag: { x: Boolean(this.onBrush), y: false, setScale: false },
         points: { size: 7 },
       },

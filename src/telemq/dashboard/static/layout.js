@@ -7,6 +7,8 @@ const CELLS = [36, 30, 26, 22, 18, 16, 14, 12, 10, 9, 8, 7, 6, 5];
 const NAMED = 12;
 /** Between columns of hosts, with names and without. */
 const BETWEEN = [22, 10];
+/** Hosts that stand below each other before there is a second column. */
+const ROWS = 4;
 
 /**
  * Lay out hosts that have so many GPUs each.
@@ -36,7 +38,7 @@ function fit(hosts, widest, cell, width, name) {
   const most = Number.isFinite(width)
     ? Math.max(1, Math.floor((width + between) / (block + between)))
     : 1;
-  const rows = Math.max(1, Math.ceil(hosts / most));
+  const rows = Math.max(Math.ceil(hosts / most), Math.min(hosts, ROWS), 1);
   const columns = Math.max(1, Math.ceil(hosts / rows));
   const row = lines * cell + (lines > 1 || cell >= NAMED ? 4 : 2);
   return {
