@@ -25,7 +25,7 @@ PURE = {
     "telemq.settings_latest", "telemq.dcgm", "telemq.gateway.board", "telemq.gateway.fanout",
     "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
-    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
+    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -57,7 +57,7 @@ LAYERS = (
         "terminal",
     ),
     ("log", "health", "probe", "process", "upfile", "certificate", "keys", "kubernetes", "web"),
-    ("client", "broker", "store", "sources"),
+    ("client", "broker", "store", "sources", "watch"),
     ("engine",),
     (*SERVICES, "bench"),
 )

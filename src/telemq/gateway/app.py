@@ -19,9 +19,11 @@ from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
 from telemq.errors import StoreError
-from telemq.gateway import gpus, latest, ops
+from telemq.gateway import gpus, integrity, latest, ops, scrape, status
 from telemq.gateway.follower import Follower
+from telemq.gateway.integrity import Verifier
 from telemq.gateway.metrics import GatewayMetrics, metered
+from telemq.gateway.status import Watch
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
@@ -38,6 +40,9 @@ def create_app(settings: ApiSettings) -> Litestar:
 
     Args:
         settings: with `dsn` resolved.
+
+    Raises:
+        SettingError: an address of a broker is malformed.
     """
     reader = Reader(
         settings.dsn,
@@ -45,8 +50,11 @@ def create_app(settings: ApiSettings) -> Litestar:
         wait_s=settings.pool_wait_s,
         statement_s_max=settings.statement_s_max,
     )
-    metrics = GatewayMetrics(reader)
     follower = Follower(settings)
+    metrics = GatewayMetrics(reader, follower)
+    verifier = Verifier(
+        settings.dsn, wait_s=settings.pool_wait_s, statement_s_max=settings.statement_s_max
+    )
 
     @asynccontextmanager
     async def connected(_app: Litestar) -> AsyncIterator[None]:
@@ -54,6 +62,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             following = tasks.create_task(follower.run(), name="follower")
             yield
             following.cancel()
+            await verifier.close()
 
     app = Litestar(
         route_handlers=_routes(),
@@ -63,6 +72,8 @@ def create_app(settings: ApiSettings) -> Litestar:
             "metrics": _given(metrics),
             "settings": _given(settings),
             "follower": _given(follower),
+            "verifier": _given(verifier),
+            "watch": _given(Watch(settings)),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -91,7 +102,7 @@ def openapi_json() -> bytes:
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    names = ("reader", "metrics", "settings", "document", "follower")
+    names = ("reader", "metrics", "settings", "document", "follower", "verifier", "watch")
     nothing = {name: _given(None) for name in names}
     app = Litestar(
         route_handlers=_routes(),
@@ -144,7 +155,8 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [*gpus.ROUTES, *latest.ROUTES, *ops.ROUTES, *pages.ROUTES]
+    now = [*latest.ROUTES, *scrape.ROUTES, *integrity.ROUTES, *status.ROUTES]
+    return [*gpus.ROUTES, *now, *ops.ROUTES, *pages.ROUTES]
 
 
 def _given(value: Any) -> Provide:
