@@ -26,7 +26,7 @@ PURE = {
     "telemq.broker.local",
     "telemq.store.telemetry_query",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
-    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
+    "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -70,7 +70,7 @@ LAYERS = (
         "web",
         "dashboard",
     ),
-    ("client", "broker", "store", "sources"),
+    ("client", "broker", "store", "sources", "watch"),
     ("engine",),
     (*SERVICES, "bench"),
 )

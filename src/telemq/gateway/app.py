@@ -20,9 +20,11 @@ from litestar.openapi.spec import License, Tag
 from telemq import __version__, log
 from telemq.dashboard import pages as dashboard
 from telemq.errors import StoreError
-from telemq.gateway import gpus, latest, ops, telemetry
+from telemq.gateway import gpus, integrity, latest, ops, scrape, status, telemetry
 from telemq.gateway.follower import Follower
+from telemq.gateway.integrity import Verifier
 from telemq.gateway.metrics import GatewayMetrics, metered
+from telemq.gateway.status import Watch
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
@@ -39,6 +41,9 @@ def create_app(settings: ApiSettings) -> Litestar:
 
     Args:
         settings: with `dsn` resolved.
+
+    Raises:
+        SettingError: an address of a broker is malformed.
     """
     reader = Reader(
         settings.dsn,
@@ -46,8 +51,11 @@ def create_app(settings: ApiSettings) -> Litestar:
         wait_s=settings.pool_wait_s,
         statement_s_max=settings.statement_s_max,
     )
-    metrics = GatewayMetrics(reader)
     follower = Follower(settings)
+    metrics = GatewayMetrics(reader, follower)
+    verifier = Verifier(
+        settings.dsn, wait_s=settings.pool_wait_s, statement_s_max=settings.statement_s_max
+    )
 
     @asynccontextmanager
     async def connected(_app: Litestar) -> AsyncIterator[None]:
@@ -55,6 +63,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             following = tasks.create_task(follower.run(), name="follower")
             yield
             following.cancel()
+            await verifier.close()
 
     app = Litestar(
         route_handlers=_routes(),
@@ -64,6 +73,8 @@ def create_app(settings: ApiSettings) -> Litestar:
             "metrics": _given(metrics),
             "settings": _given(settings),
             "follower": _given(follower),
+            "verifier": _given(verifier),
+            "watch": _given(Watch(settings)),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -92,7 +103,7 @@ def openapi_json() -> bytes:
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    names = ("reader", "metrics", "settings", "document", "follower")
+    names = ("reader", "metrics", "settings", "document", "follower", "verifier", "watch")
     nothing = {name: _given(None) for name in names}
     app = Litestar(
         route_handlers=_routes(),
@@ -145,10 +156,9 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [
-        *(*gpus.ROUTES, *telemetry.ROUTES, *latest.ROUTES),
-        *(*ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES),
-    ]
+    now = [*latest.ROUTES, *scrape.ROUTES, *integrity.ROUTES, *status.ROUTES]
+    then = [*gpus.ROUTES, *telemetry.ROUTES]
+    return [*then, *now, *ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES]
 
 
 def _given(value: Any) -> Provide:

@@ -8,7 +8,8 @@ whose clock is ahead stays the latest until that time has come.
 Which series are asked for new samples is decided here too. A series is *hot* while samples of it
 arrive, and asked in every turn. The others, of pods that ended and GPUs that are gone, are asked
 once in `SWEEP_S`, so that one that comes back, or whose samples are late by hours, is seen within
-that time, and a history of a million pods costs a sixtieth of it a turn.
+that time, and a history of a million pods costs a sixtieth of it a turn. Of many hot series, each
+is left alone for half of the time in which its samples usually come.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SWEEP_S = 60.0
 _YOUNG_US = 3_600_000_000
 #: So few series are all asked in every turn: it takes some 20 ms of one of Postgres' cores.
 _SMALL = 10_000
+#: Longest time that a hot series is left alone.
+_REST_S = 30.0
 _NS = 1_000_000_000
 
 
@@ -108,6 +111,8 @@ class Board:
         self._by_id = np.empty(0, np.intp)
         self._came_ns = np.empty(0, np.int64)
         self._asked_ns = np.empty(0, np.int64)
+        #: Between the arrivals of a series' samples; 0 if not known.
+        self._pace_ns = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.series)
@@ -157,6 +162,7 @@ class Board:
         self.interval_us = np.concatenate([self.interval_us, np.zeros(count, np.int64)])
         self._came_ns = np.concatenate([self._came_ns, never])
         self._asked_ns = np.concatenate([self._asked_ns, never])
+        self._pace_ns = np.concatenate([self._pace_ns, np.zeros(count, np.int64)])
         more = np.zeros(len(self.uuids) - len(self.gpu_turn), np.int64)
         self.gpu_turn = np.concatenate([self.gpu_turn, more])
         self.gpu_turn[gpus] = self.turn + 1
@@ -173,6 +179,9 @@ class Board:
         cold = ~hot & (self._asked_ns <= now_ns - int(SWEEP_S * _NS))
         if len(self) <= _SMALL:
             hot = ~cold
+        else:
+            rest_ns = np.minimum(self._pace_ns // 2, int(_REST_S * _NS))
+            hot &= self._came_ns <= now_ns - rest_ns
         return Due(np.flatnonzero(hot), np.flatnonzero(cold))
 
     def take(self, found: Found, due: Due, *, now_ns: int, at_us: int) -> Update:
@@ -196,8 +205,11 @@ class Board:
         # Of a slot that comes several times, the last one stays.
         self.last_us[slots], self.value[slots] = time_us, value
         known = before != NEVER_US
-        again = moved[known]
-        self.interval_us[again] = (self.last_us[again] - before[known]) // counts[known]
+        self._learn_intervals(moved, counts, before, slots, time_us)
+        # A recording that is replayed faster than it was made comes faster than its times tell.
+        again = moved[known & (self._came_ns[moved] != NEVER_US)]
+        came_ns = (now_ns - self._came_ns[again]) if len(again) else again
+        self._pace_ns[again] = np.minimum(self.interval_us[again] * 1000, came_ns)
         self._came_ns[moved] = now_ns
         # Spread, so that the cold ones are not all due at the same time.
         phase_ns = (due.cold * 7919) % int(SWEEP_S) * _NS if len(due.cold) > len(self) // 60 else 0
@@ -207,3 +219,20 @@ class Board:
             self._came_ns[old] = NEVER_US
         self.gpu_turn[self.gpu[moved]] = self.turn
         return Update(self.turn, at_us, slots, time_us, value)
+
+    def _learn_intervals(
+        self,
+        moved: npt.NDArray[np.intp],
+        counts: npt.NDArray[np.intp],
+        before: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.intp],
+        time_us: npt.NDArray[np.int64],
+    ) -> None:
+        """Take the interval of each slot that moved from its latest two samples."""
+        order = np.argsort(slots, kind="stable")  # of each slot, still ascending in time
+        ends = np.cumsum(counts) - 1
+        several = counts > 1
+        previous = before.copy()
+        previous[several] = time_us[order][ends[several] - 1]
+        told = previous != NEVER_US
+        self.interval_us[moved[told]] = (self.last_us[moved] - previous)[told]

@@ -114,6 +114,11 @@ class Watcher:
             self._waiting.clear()
         self.wake()
 
+    @property
+    def missed(self) -> int:
+        """How many samples were missed and not told yet."""
+        return self._missed
+
     def take(self) -> Picked | None:
         """Give what waited longest; None if there is nothing."""
         if not self._waiting:
@@ -134,10 +139,15 @@ class Fanout:
     Args:
         samples_max: most samples that wait for one of them.
         clients_max: most clients.
+
+    Attributes:
+        closed: the gateway stops.
+        missed: samples that clients missed, all together.
     """
 
     def __init__(self, samples_max: int, clients_max: int) -> None:
         self.closed = False
+        self.missed = 0
         self._samples_max = samples_max
         self._clients_max = clients_max
         self._watchers: dict[Watcher, None] = {}
@@ -171,7 +181,9 @@ class Fanout:
             if wanted not in picked:
                 picked[wanted] = _pick(board, update, wanted)
             if len(picked[wanted]):
+                before = watcher.missed
                 watcher.put(picked[wanted])
+                self.missed += watcher.missed - before
 
     def close(self) -> None:
         """End all clients, and those that come: the gateway stops."""

@@ -20,6 +20,7 @@ from telemq.clock import monotonic_ns
 from telemq.errors import StoreError
 from telemq.gateway.board import Board, Due, Update
 from telemq.gateway.devices import Devices
+from telemq.gateway.exposition import Exposition
 from telemq.gateway.fanout import Fanout
 from telemq.settings import ApiSettings
 from telemq.store.latest import Found, LatestReader, Look
@@ -30,6 +31,8 @@ __all__ = ["Follower"]
 _UNUSED_S = 30.0
 #: Samples of one series that one turn gives to live clients at most: 64 a second is no telemetry.
 _EACH_LIVE = 64
+#: And without them: two tell the interval.
+_EACH = 2
 #: Turns between two checks that no series was overlooked: ids are not committed in their order.
 _COUNT_TURNS = 30
 
@@ -54,6 +57,7 @@ class Follower:
         )
         self._board = Board(settings.board_series_max)
         self._devices = Devices(self._board)
+        self._exposition = Exposition(self._board)
         self._connection = 0
         self._snapshot = ""
         self._wanted = asyncio.Event()
@@ -91,6 +95,11 @@ class Follower:
         await self.board()
         return self._devices
 
+    async def exposition(self) -> Exposition:
+        """Give the text of the board for Prometheus, as `board` does."""
+        await self.board()
+        return self._exposition
+
     async def run(self) -> None:
         """Follow for ever; runs as a task as long as the gateway does."""
         loop = asyncio.get_running_loop()
@@ -120,7 +129,7 @@ class Follower:
     async def _one_turn(self, began_s: float) -> None:
         try:
             # Live clients want each sample; after a pause, that would be all of the pause.
-            each = _EACH_LIVE if self.fanout.clients and self._followed(began_s) else 1
+            each = _EACH_LIVE if self.fanout.clients and self._followed(began_s) else _EACH
             update = await self._look(each)
             self._fault = None
             if update is not None:
@@ -143,7 +152,7 @@ class Follower:
         async with self._reader.look() as look:
             if self._connection != self._reader.connections:
                 self._board, self._snapshot = Board(self._settings.board_series_max), ""
-                self._devices = Devices(self._board)
+                self._devices, self._exposition = Devices(self._board), Exposition(self._board)
                 self._connection = self._reader.connections
             board = self._board
             if look.snapshot == self._snapshot:
@@ -169,7 +178,7 @@ class Follower:
 
 async def _found(look: Look, board: Board, due: Due, each: int) -> Found:
     hot = await look.newer(board.ids(due.hot), board.last_us[due.hot], each=each)
-    cold = await look.newer(board.ids(due.cold), board.last_us[due.cold], chunks=True)
+    cold = await look.newer(board.ids(due.cold), board.last_us[due.cold], each=_EACH, chunks=True)
     return Found(
         np.concatenate([hot.series, cold.series]),
         np.concatenate([hot.time_us, cold.time_us]),

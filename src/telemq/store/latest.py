@@ -26,7 +26,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from telemq.errors import StoreError
-from telemq.store.columns import register
+from telemq.store.columns import NEVER_US, register
 from telemq.store.partitions import EXISTING, moment
 
 __all__ = ["Found", "LatestReader", "Look", "SeriesRow", "newer"]
@@ -144,14 +144,15 @@ class Look:
         series: npt.NDArray[np.int32],
         after_us: npt.NDArray[np.int64],
         *,
-        each: int = 1,
+        each: int,
         chunks: bool = False,
     ) -> Found:
         """Give of each series the newest samples that are later than what is known.
 
         Args:
             series: (n,) ids.
-            after_us: (n,) the time of the latest known sample of each, or `NEVER_US`.
+            after_us: (n,) the time of the latest known sample of each, or `NEVER_US`; of such a
+                series, only the newest partition that has any is told.
             each: most samples of one series and partition.
             chunks: ask the chunks too, for the newest of each that no partition has more of.
         """
@@ -238,28 +239,25 @@ async def newer(
     series: npt.NDArray[np.int32],
     after_us: npt.NDArray[np.int64],
     *,
-    each: int = 1,
+    each: int,
     chunks: bool = False,
 ) -> Found:
     """Give what `Look.newer` gives, over any connection that is in a transaction and in UTC."""
     register(conn)
     await conn.execute(_NO_JIT)
     ranges = await (await conn.execute(_RANGES)).fetchall()
-    found: list[Found] = []
+    found = [_joined([])]
     for start_us, end_us in ranges:
         wanted = after_us < end_us - 1
-        if each == 1 and found:
-            wanted &= ~np.isin(series, found[-1].series)
+        wanted &= (after_us != NEVER_US) | ~np.isin(series, found[0].series)
         query = _PARTITION.format(
             start=sql.Literal(moment(start_us)),
             end=sql.Literal(moment(end_us)),
             each=sql.Literal(each),
         )
-        found.append(await _ask(conn, query, series[wanted], after_us[wanted]))
-        if each == 1 and len(found) > 1:
-            found = [_joined(found)]
+        found = [_joined([*found, await _ask(conn, query, series[wanted], after_us[wanted])])]
     if chunks:
-        left = ~np.isin(series, np.concatenate([f.series for f in found] or [series[:0]]))
+        left = ~np.isin(series, found[0].series)
         found.append(await _ask(conn, _CHUNKS.format(), series[left], after_us[left]))
     return _joined(found)
 
