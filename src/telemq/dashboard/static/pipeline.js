@@ -1,11 +1,11 @@
 // The pipeline: brokers, streams, and whether every row is accounted for.
 
-import { ask } from "./api.js";
+import { Problem, ask } from "./api.js";
 import { Chart } from "./chart.js";
 import { byId, fill, make, say, table } from "./dom.js";
-import { count, duration, number, short } from "./format.js";
+import { count, duration, number, quantity, short } from "./format.js";
 import { History, mostOf, sumOf } from "./history.js";
-import { onTheme, repeat, showLive, start } from "./shell.js";
+import { notice, onTheme, repeat, showLive, start } from "./shell.js";
 
 const STATUS_EVERY_MS = 2000;
 /** Every row of every stream is counted for it: not something to ask for every second. */
@@ -37,9 +37,10 @@ repeat(
       showLive("waiting", error.message);
       throw error;
     });
+    notice("store", store.reachable ? null : new Problem(503, "Postgres", store.fault));
     tiles(brokers, store);
     fill(byId("brokers"), brokers.length ? brokerCards(brokers) : noBroker());
-    dead(store.dead_letters);
+    if (store.reachable) dead(store.dead_letters);
     draw(brokers, store);
     showLive("live");
   },
@@ -98,31 +99,30 @@ function draw(brokers, store) {
 }
 
 function brokerCards(brokers) {
+  return make("div", { class: "brokers" }, brokers.map(brokerCard));
+}
+
+function brokerCard(broker) {
+  const [kind, words] = !broker.reachable
+    ? ["bad", "silent"]
+    : broker.draining
+      ? ["warn", "draining"]
+      : ["fine", "answers"];
   return make(
-    "div",
-    { class: "brokers" },
-    brokers.map((broker) =>
-      make(
-        "article",
-        { class: "broker" },
-        make(
-          "h3",
-          {},
-          broker.address,
-          make(
-            "span",
-            { class: `badge ${broker.reachable ? "fine" : "bad"}` },
-            broker.reachable ? "answers" : "silent",
-          ),
-        ),
-        broker.reachable ? known(broker) : make("p", { class: "error" }, unreachable(broker)),
-      ),
+    "article",
+    { class: "broker" },
+    make(
+      "h3",
+      {},
+      broker.address.replace(/^https?:\/\//, ""),
+      make("span", { class: `badge ${kind}` }, words),
     ),
+    broker.reachable ? known(broker) : make("p", { class: "error" }, unreachable(broker)),
   );
 }
 
 function unreachable({ fault }) {
-  return `${fault || "no answer"}. What it held is published again by its streamers; nothing is lost.`;
+  return `${fault || "no answer"}: what it held is published again by its streamers`;
 }
 
 function known(broker) {
@@ -131,7 +131,6 @@ function known(broker) {
     ["leased", broker.leased_records],
     ["granted", broker.granted_records],
   ];
-  const used = parts.reduce((sum, [, records]) => sum + records, 0);
   const share = (records) => `${(100 * records) / Math.max(1, broker.capacity_records)}%`;
   const facts = [
     ["Ready", short(broker.ready_records)],
@@ -139,8 +138,11 @@ function known(broker) {
     ["Oldest", duration(broker.oldest_s ?? NaN)],
     ["In", `${short(broker.in_per_s ?? NaN)} /s`],
     ["Out", `${short(broker.out_per_s ?? NaN)} /s`],
+    ["Up for", duration(broker.uptime_s ?? NaN)],
     ["Producers", number(broker.producers)],
     ["Consumers", number(broker.consumers)],
+    ["In trouble", number(broker.peers_in_trouble ?? NaN)],
+    ["Waiting", number(broker.producers_waiting ?? NaN)],
     ["Redelivered", short(broker.redelivered)],
     ["Buried", short(broker.dead)],
   ];
@@ -150,7 +152,11 @@ function known(broker) {
       { class: "room", "aria-hidden": "true" },
       parts.map(([name, records]) => make("i", { class: name, style: { width: share(records) } })),
     ),
-    make("p", { class: "hint" }, `${short(used)} of ${short(broker.capacity_records)} records of room in use`),
+    make(
+      "p",
+      { class: "hint" },
+      `${quantity(100 * broker.room_used, "%")} of its room for ${short(broker.capacity_records)} records in use`,
+    ),
     make(
       "dl",
       { class: "facts" },
