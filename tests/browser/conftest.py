@@ -12,8 +12,8 @@ from playwright.sync_api import Browser
 
 from telemq.settings import ApiSettings
 from tests.support.browser import Visit, chromium
-from tests.support.fleet import Fleet, make_fleet, now
 from tests.support.gateway import serving
+from tests.support.shown_fleet import Fleet, make_fleet, now
 
 
 @pytest.fixture(scope="module")

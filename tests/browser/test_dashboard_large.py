@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.support.brokers import until
 from tests.support.browser import Visit
-from tests.support.fleet import METRICS, make_fleet, now, value_of
+from tests.support.shown_fleet import METRICS, make_fleet, now, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

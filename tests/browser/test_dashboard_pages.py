@@ -15,9 +15,9 @@ from playwright.sync_api import expect
 from telemq.settings import ApiSettings
 from tests.support.brokers import until
 from tests.support.browser import Visit
-from tests.support.fleet import Fleet, make_fleet, now, value_of
 from tests.support.gateway import add_samples, add_series, serving
 from tests.support.ops import BrokerProcess
+from tests.support.shown_fleet import Fleet, make_fleet, now, value_of
 
 pytestmark = pytest.mark.browser
 

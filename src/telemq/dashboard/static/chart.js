@@ -1,4 +1,4 @@
-// A chart of lines over time: uPlot, with a legend of our own, since uPlot's writes labels as HTML.
+// A chart of lines over time: uPlot, with a legend of our own that says how far each line ranges.
 
 import { DASHES, LINES } from "./colour.js";
 import { make, say } from "./dom.js";

@@ -8,10 +8,13 @@ import { ago, count, number, quantity, recent } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { follow } from "./live.js";
 import { onTheme, repeat, showLive, start } from "./shell.js";
+import { SPANS, rfc3339 } from "./span.js";
 import { problemsOf, wrongList } from "./wrong.js";
 
 const DEVICES_EVERY_MS = 60_000;
-const WRONG_EVERY_MS = 30_000;
+const WRONG_EVERY_MS = 60_000;
+/** How far back a problem may lie and still be told; the first is the usual. */
+const WITHIN = ["1h", "6h", "24h"];
 const TOTALS_EVERY_MS = 1000;
 const TABLE_EVERY_MS = 5000;
 /** A GPU that is new is asked for, but not each of a thousand new ones. */
@@ -22,6 +25,7 @@ const state = {
   by: Object.hasOwn(VIEWS, query.get("by")) ? query.get("by") : "utilization",
   view: query.get("view") === "table" ? "table" : "map",
   search: query.get("search") ?? "",
+  within: WITHIN.includes(query.get("within")) ? query.get("within") : WITHIN[0],
 };
 let fleet = new Fleet();
 let selection = new Selection(fleet);
@@ -54,6 +58,18 @@ search.addEventListener("input", () => {
   select();
 });
 
+const within = byId("within");
+fill(
+  within,
+  WITHIN.map((name) => make("option", { value: name }, SPANS[name].title)),
+);
+within.value = state.within;
+within.addEventListener("change", () => {
+  state.within = within.value;
+  remember({ within: state.within === WITHIN[0] ? null : state.within });
+  health.again();
+});
+
 const devices = repeat(
   "devices",
   async (signal) => {
@@ -66,13 +82,15 @@ const devices = repeat(
   },
   () => DEVICES_EVERY_MS,
 );
-repeat(
+const health = repeat(
   "health",
   async (signal) => {
-    const found = await ask("fleet/health", { signal });
+    // To the full minute, so that the gateway answers all who look at the same time at once.
+    const since = Math.floor(Date.now() / 60_000) * 60_000 - SPANS[state.within].seconds * 1000;
+    const parameters = { start_time: rfc3339(since) };
+    const found = await ask("fleet/health", { parameters, signal });
     problems = problemsOf(found);
     fill(byId("wrong"), wrongList(found));
-    say(byId("wrong-window"), "in the last 24 hours, most recent first");
     show();
   },
   () => WRONG_EVERY_MS,

@@ -15,6 +15,8 @@ import { problemsOf, wrongList } from "./wrong.js";
 
 const AGGREGATES = { mean: "mean", min: "least", max: "most", p95: "95th percentile", last: "last" };
 const NEVER_MS = 2 ** 31 - 1;
+/** How old a problem may be and still be told. */
+const PROBLEMS_MS = 3_600_000;
 const DEVICE_EVERY_MS = 60_000;
 const PROBLEMS_EVERY_MS = 60_000;
 
@@ -174,7 +176,8 @@ function tiles() {
 }
 
 async function problems(signal) {
-  const found = await ask("fleet/health", { signal });
+  const since = Math.floor(Date.now() / 60_000) * 60_000 - PROBLEMS_MS;
+  const found = await ask("fleet/health", { parameters: { start_time: rfc3339(since) }, signal });
   const mine = problemsOf(found).get(id);
   byId("problems").hidden = !mine;
   if (mine) fill(byId("problems"), wrongList(found.filter((gpu) => gpu.uuid === id)));

@@ -1,0 +1,148 @@
+"""Pictures of the dashboard for docs: ``python -m tests.browser.screenshots [docs/screenshots]``.
+
+A made-up fleet is recorded for some hours, stored by a real `telemq up` and then followed live by
+another one on the same data, so that what is seen is what a user sees. It takes some minutes; the
+font Inter (Debian: fonts-inter) makes the pictures look as on most people's machines.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page
+
+from telemq.sources.synthetic import METRICS, generate
+from tests.support.browser import chromium
+from tests.support.up import Up, running_up
+
+_HOSTS, _INTERVAL_S, _HOURS = 12, 20, 3
+#: Scrapes that are played live, over and over.
+_LIVE = 180
+#: Smooths what is random in a made-up fleet: work goes up and down over minutes.
+_SMOOTH = 0.06
+_SWING = 2.4
+#: For the rates and the queue of the page Pipeline to have a history.
+_WATCHED_S = 75
+_BYTES_MAX = 150_000
+
+#: name, path, colour scheme, width, height, density
+_PICTURES = (
+    ("fleet-light", "/", "light", 1280, 800, 1),
+    ("fleet-dark", "/?by=temperature", "dark", 1280, 800, 1),
+    ("fleet-phone", "/", "dark", 390, 844, 2),
+    ("gpu-light", "/gpu?id={gpu}&span=1h", "light", 1280, 1000, 1),
+    ("gpu-dark", "/gpu?id={gpu}&span=1h", "dark", 1280, 1000, 1),
+    ("gpu-phone", "/gpu?id={gpu}&span=1h", "light", 390, 844, 2),
+    ("usage-light", "/usage?span=6h&group_by=pod&below=10", "light", 1280, 800, 1),
+    ("usage-dark", "/usage?span=6h&below=10", "dark", 1280, 800, 1),
+    ("usage-phone", "/usage?span=6h", "light", 390, 844, 2),
+    ("pipeline-light", "/pipeline", "light", 1280, 1000, 1),
+    ("pipeline-dark", "/pipeline", "dark", 1280, 1000, 1),
+    ("pipeline-phone", "/pipeline", "dark", 390, 844, 2),
+)
+
+
+def main(directory: Path) -> None:
+    """Write all pictures."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as text:
+        work = Path(text)
+        rows, gpu = _record(work)
+        data = work / "data"
+        recorded = work / "recorded.csv"
+        with running_up(data, f"--csv={recorded}", f"--rows={rows}", "--clock=recorded") as up:
+            assert 0 == up.process.wait(600)
+        rate = (8 * _HOSTS - 1) * len(METRICS) / 2
+        with (
+            running_up(data, f"--csv={work / 'live.csv'}", f"--rate={rate}") as up,
+            chromium() as browser,
+        ):
+            _pictures(browser, _url(up), gpu, directory)
+
+
+def _pictures(browser: Browser, url: str, gpu: str, directory: Path) -> None:
+    pages: list[tuple[str, Page]] = []
+    for name, path, scheme, width, height, density in _PICTURES:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            device_scale_factor=density,
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        page = context.new_page()
+        page.goto(url + path.format(gpu=gpu))
+        pages.append((name, page))
+        if "pipeline" not in name:
+            page.wait_for_timeout(4000)
+            _save(page, directory / f"{name}.png")
+            context.close()
+    for name, page in pages:
+        if "pipeline" in name:
+            page.wait_for_timeout(_WATCHED_S * 1000 / 3)
+            _save(page, directory / f"{name}.png")
+
+
+def _save(page: Page, path: Path) -> None:
+    page.screenshot(path=path)
+    size = path.stat().st_size
+    print(f"{path}  {size:,} bytes")
+    assert size <= _BYTES_MAX, f"{path} has {size:,} bytes, over {_BYTES_MAX:,}"
+
+
+def _url(up: Up) -> str:
+    return str(up.event("gateway listens")["url"])
+
+
+def _record(work: Path) -> tuple[int, str]:
+    """Write recorded.csv, which ends now, and live.csv; gives the rows of the first, and a GPU."""
+    scrapes = _HOURS * 3600 // _INTERVAL_S
+    # Storing it takes a while: it ends a little ahead, where live samples will join it.
+    start = datetime.now(UTC) + timedelta(seconds=40) - timedelta(hours=_HOURS)
+    raw = work / "raw.csv"
+    minutes = (scrapes + _LIVE) * _INTERVAL_S / 60
+    total = generate(raw, hosts=_HOSTS, minutes=minutes, interval_s=_INTERVAL_S, start=start)
+    rows = total // (scrapes + _LIVE) * scrapes
+    with raw.open(newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        chosen = ""
+        with (
+            (work / "recorded.csv").open("w", newline="") as to,
+            (work / "live.csv").open("w", newline="") as live,
+        ):
+            writers = [csv.writer(out, quoting=csv.QUOTE_ALL) for out in (to, live)]
+            for writer in writers:
+                writer.writerow(header)
+            for number, row in enumerate(_smoothed(reader)):
+                writers[number >= rows].writerow(row)
+                if not chosen and row[8].startswith("chat"):
+                    chosen = row[4]
+    return rows, chosen
+
+
+def _smoothed(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Let values wander instead of jump; one GPU is hot, another lost its bus."""
+    means: dict[tuple[str, str], float] = {}
+    slow: dict[tuple[str, str], float] = defaultdict(float)
+    for row in rows:
+        metric, uuid, value = row[1], row[4], float(row[10])
+        if metric.endswith(("_UTIL", "_TEMP", "_USAGE", "SM_CLOCK")):
+            key = (uuid, metric)
+            mean = means[key] = means.get(key, value) * 0.995 + value * 0.005
+            slow[key] += _SMOOTH * (value - mean - slow[key])
+            value = mean + _SWING * slow[key] + 0.2 * (value - mean)
+            top = 100.0 if metric.endswith("_UTIL") else 1e4
+            digits = 3 if metric.endswith("_USAGE") else 0
+            row[10] = f"{min(top, max(0.0, value)):.{digits}f}"
+        if (row[6], row[2], metric) == ("hopper-004", "5", "DCGM_FI_DEV_GPU_TEMP"):
+            row[10] = "93"
+        yield row
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/screenshots"))
