@@ -45,6 +45,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",  # a URL of the dashboard may name a pod
     "Cache-Control": "no-cache",  # it names the build that its modules are of
 }
+#: For everybody, tokens or not: a page shows nothing that it has not asked the API for.
+_OPEN = {"open": True}
 #: A build's files never change; those of another build are another's business.
 _KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
 _NOT_KEPT = {"Cache-Control": "no-store"}
@@ -72,31 +74,31 @@ _USAGE = _Page("usage", "Usage")
 _NAVIGATION = ((_FLEET, "."), (_PIPELINE, "pipeline"), (_USAGE, "usage"))
 
 
-@get("/", include_in_schema=False, sync_to_thread=False)
+@get("/", include_in_schema=False, opt=_OPEN, sync_to_thread=False)
 def fleet() -> Response[str]:
     """Answer the page of the whole fleet."""
     return _answer(_FLEET)
 
 
-@get("/gpu", include_in_schema=False, sync_to_thread=False)
+@get("/gpu", include_in_schema=False, opt=_OPEN, sync_to_thread=False)
 def gpu() -> Response[str]:
     """Answer the page of one GPU."""
     return _answer(_GPU)
 
 
-@get("/pipeline", include_in_schema=False, sync_to_thread=False)
+@get("/pipeline", include_in_schema=False, opt=_OPEN, sync_to_thread=False)
 def pipeline() -> Response[str]:
     """Answer the page of streams and brokers."""
     return _answer(_PIPELINE)
 
 
-@get("/usage", include_in_schema=False, sync_to_thread=False)
+@get("/usage", include_in_schema=False, opt=_OPEN, sync_to_thread=False)
 def usage() -> Response[str]:
     """Answer the page of who used how much."""
     return _answer(_USAGE)
 
 
-@get("/app/{of:str}/{name:str}", include_in_schema=False, sync_to_thread=False)
+@get("/app/{of:str}/{name:str}", include_in_schema=False, opt=_OPEN, sync_to_thread=False)
 def asset(of: FromPath[str], name: FromPath[str]) -> Response[bytes]:
     """Answer a file of the dashboard; no other file can be reached."""
     content = _files().get(name)
