@@ -406,6 +406,17 @@ def test_totals_count_what_is_measured_and_nothing_else(run: Run) -> None:
     )
 
 
+def test_what_nobody_measures_is_unknown_and_not_zero(run: Run) -> None:
+    """A fleet whose exporter tells no power."""
+    total = run(
+        "fleetmodel",
+        "const t = new m.Fleet(a).totals(); return ['power', 'used', 'memory', 'hottest']"
+        ".map((name) => Number.isNaN(t[name]))",
+        [_device("a", "host-1", "0", GPU_UTIL=5)],
+    )
+    assert [True] * 4 == total
+
+
 def test_samples_change_their_gpu_and_strangers_are_told(run: Run) -> None:
     """The live stream tells of a GPU that was plugged in after the page was opened."""
     util = "DCGM_FI_DEV_GPU_UTIL"

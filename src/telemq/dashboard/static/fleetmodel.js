@@ -124,7 +124,8 @@ export class Fleet {
   totals() {
     const hosts = new Set(this.gpus.map((gpu) => gpu.hostname)).size;
     const sum = { gpus: this.gpus.length, hosts, busy: 0, measured: 0 };
-    const added = { utilization: 0, power: 0, used: 0, memory: 0, hottest: NaN, hottestAt: -1 };
+    // What nobody measures is not 0: it stays unknown until the first value.
+    const added = { utilization: 0, power: NaN, used: NaN, memory: NaN, hottest: NaN, hottestAt: -1 };
     for (let at = 0; at < this.gpus.length; at++) {
       const utilization = this.latest(UTIL, at);
       if (Number.isFinite(utilization)) {
@@ -133,12 +134,12 @@ export class Fleet {
         if (utilization >= BUSY) sum.busy += 1;
       }
       const power = this.latest(POWER, at);
-      if (Number.isFinite(power)) added.power += power;
+      if (Number.isFinite(power)) added.power = (added.power || 0) + power;
       const used = this.latest(USED, at);
       const memory = used + this.latest(FREE, at);
       if (Number.isFinite(memory)) {
-        added.used += used;
-        added.memory += memory;
+        added.used = (added.used || 0) + used;
+        added.memory = (added.memory || 0) + memory;
       }
       const temperature = this.latest(TEMP, at);
       if (!(temperature <= added.hottest) && Number.isFinite(temperature)) {
