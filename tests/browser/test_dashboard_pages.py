@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +15,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from telemq.gateway.app import run
 from telemq.settings import ApiSettings
 from tests.support.brokers import until
 from tests.support.browser import Visit
 from tests.support.gateway import add_samples, add_series, serving
 from tests.support.ops import BrokerProcess
+from tests.support.ports import free_port
 from tests.support.shown_fleet import Fleet, make_fleet, now, value_of
 
 pytestmark = pytest.mark.browser
@@ -388,16 +393,48 @@ def test_an_empty_database_says_how_to_fill_it(visit: Visit) -> None:
     expect(visit.page.locator("#usage")).to_contain_text("No sample in this time")
 
 
-def test_a_gateway_that_goes_away_is_told_and_comes_back(visit: Visit, fleet: Fleet) -> None:
-    """The laptop's network is gone for a while."""
-    visit.open("/")
-    _live(visit)
-    expect(_tile(visit, "totals", "GPUs")).to_have_text("24")
-    visit.page.context.set_offline(True)
-    visit.page.get_by_role("searchbox").fill("hopper")  # what is known can still be looked at
-    expect(visit.page.locator("#live")).to_have_text("Reconnecting")
-    visit.page.context.set_offline(False)
-    _live(visit)
+def test_a_gateway_that_goes_away_is_told_and_comes_back(
+    visit: Visit, fleet: Fleet, dsn: str
+) -> None:
+    """The gateway is upgraded while somebody looks; nobody reloads the page."""
+    port = free_port()
+    visit.origin = f"http://127.0.0.1:{port}"
+    live = visit.page.locator("#live")
+    with _gateway(dsn, port):
+        visit.open("/")
+        _live(visit)
+        expect(_tile(visit, "totals", "GPUs")).to_have_text("24")
+    expect(live).to_have_text("Reconnecting", timeout=20_000)
+    visit.page.get_by_role("searchbox").fill("hopper-003")  # what is known can still be seen
+    visit.page.get_by_role("button", name="Table", exact=True).click()
+    expect(visit.page.locator("#table-view tbody tr")).to_have_count(8)
+    with _gateway(dsn, port):
+        expect(live).to_have_text("Live", timeout=30_000)
+        visit.page.close()
+    visit.complaints.clear()  # the browser tells of each attempt
+
+
+@contextlib.contextmanager
+def _gateway(dsn: str, port: int) -> Iterator[None]:
+    """Run the gateway on a port that it had before."""
+    settings = ApiSettings(dsn=dsn, address=f"127.0.0.1:{port}", follow_s=0.2, drain_s=0)
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(settings, stop), daemon=True)
+    thread.start()
+    try:
+        until(lambda: _answers(port), "the gateway answers")
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_database_that_is_gone_is_named_with_the_reason(visit: Visit) -> None:

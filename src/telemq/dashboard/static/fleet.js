@@ -128,10 +128,8 @@ function show() {
   byId("empty").hidden = !none;
   byId("map-view").hidden = none || state.view !== "map";
   byId("table-view").hidden = none || state.view !== "table";
-  if (none) {
-    fill(byId("empty"), ...emptyWords());
-    return;
-  }
+  fill(byId("empty"), none ? emptyWords() : []);
+  if (none) return;
   if (state.view === "table") {
     fleetTable(byId("table-view"), fleet, selection, problems);
     return;
