@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import Browser, Page
 
 from telemq.sources.synthetic import METRICS, generate
 from tests.support.browser import chromium
-from tests.support.up import Up, running_up
+from tests.support.up import running_up
 
 _HOSTS, _INTERVAL_S, _HOURS = 12, 20, 3
 #: Scrapes that are played live, over and over.
@@ -35,16 +36,16 @@ _BYTES_MAX = 150_000
 _PICTURES = (
     ("fleet-light", "/", "light", 1280, 800, 1),
     ("fleet-dark", "/?by=temperature", "dark", 1280, 800, 1),
-    ("fleet-phone", "/", "dark", 390, 844, 2),
+    ("fleet-phone", "/", "dark", 390, 844, 1.5),
     ("gpu-light", "/gpu?id={gpu}&span=1h", "light", 1280, 1000, 1),
     ("gpu-dark", "/gpu?id={gpu}&span=1h", "dark", 1280, 1000, 1),
-    ("gpu-phone", "/gpu?id={gpu}&span=1h", "light", 390, 844, 2),
+    ("gpu-phone", "/gpu?id={gpu}&span=1h", "light", 390, 844, 1.5),
     ("usage-light", "/usage?span=6h&group_by=pod&below=10", "light", 1280, 800, 1),
     ("usage-dark", "/usage?span=6h&below=10", "dark", 1280, 800, 1),
-    ("usage-phone", "/usage?span=6h", "light", 390, 844, 2),
+    ("usage-phone", "/usage?span=6h", "light", 390, 844, 1.5),
     ("pipeline-light", "/pipeline", "light", 1280, 1000, 1),
     ("pipeline-dark", "/pipeline", "dark", 1280, 1000, 1),
-    ("pipeline-phone", "/pipeline", "dark", 390, 844, 2),
+    ("pipeline-phone", "/pipeline", "dark", 390, 844, 1.5),
 )
 
 
@@ -63,7 +64,9 @@ def main(directory: Path) -> None:
             running_up(data, f"--csv={work / 'live.csv'}", f"--rate={rate}") as up,
             chromium() as browser,
         ):
-            _pictures(browser, _url(up), gpu, directory)
+            url = str(up.event("starting")["api"])
+            up.until(lambda: _answers(url))
+            _pictures(browser, url, gpu, directory)
 
 
 def _pictures(browser: Browser, url: str, gpu: str, directory: Path) -> None:
@@ -94,8 +97,11 @@ def _save(page: Page, path: Path) -> None:
     assert size <= _BYTES_MAX, f"{path} has {size:,} bytes, over {_BYTES_MAX:,}"
 
 
-def _url(up: Up) -> str:
-    return str(up.event("gateway listens")["url"])
+def _answers(url: str) -> bool:
+    try:
+        return len(httpx.get(f"{url}/api/v1/gpus", trust_env=False).json()) > 1
+    except httpx.TransportError:
+        return False
 
 
 def _record(work: Path) -> tuple[int, str]:
