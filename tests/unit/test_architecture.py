@@ -23,7 +23,8 @@ PURE = {
     "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
     "telemq.settings_once", "telemq.settings_store",
     "telemq.broker.local",
-    "telemq.store.telemetry_query",
+    "telemq.store.telemetry_query", "telemq.store.fleet_query", "telemq.gateway.fleet_views",
+    "telemq.settings_fleet",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
 }  # fmt: skip
@@ -49,6 +50,7 @@ LAYERS = (
         "settings_broker",
         "settings_once",
         "settings_store",
+        "settings_fleet",
         "engine_settings",
         "helm_values",
         "clock",
