@@ -24,7 +24,8 @@ PURE = {
     "telemq.settings_once", "telemq.settings_store",
     "telemq.settings_latest", "telemq.dcgm", "telemq.gateway.board", "telemq.gateway.fanout",
     "telemq.broker.local",
-    "telemq.store.telemetry_query",
+    "telemq.store.telemetry_query", "telemq.store.fleet_query", "telemq.gateway.fleet_views",
+    "telemq.settings_fleet",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
 }  # fmt: skip
@@ -52,6 +53,7 @@ LAYERS = (
         "settings_store",
         "settings_latest",
         "dcgm",
+        "settings_fleet",
         "engine_settings",
         "helm_values",
         "clock",

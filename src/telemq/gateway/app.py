@@ -20,9 +20,10 @@ from litestar.openapi.spec import License, Tag
 from telemq import __version__, log
 from telemq.dashboard import pages as dashboard
 from telemq.errors import StoreError
-from telemq.gateway import gpus, integrity, latest, ops, scrape, status, telemetry
+from telemq.gateway import fleet, gpus, integrity, latest, ops, scrape, status, telemetry
 from telemq.gateway.follower import Follower
 from telemq.gateway.integrity import Verifier
+from telemq.gateway.memo import Memo
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.gateway.status import Watch
 from telemq.health import host_and_port
@@ -75,6 +76,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             "follower": _given(follower),
             "verifier": _given(verifier),
             "watch": _given(Watch(settings)),
+            "desk": _given(fleet.FleetDesk(reader, metrics, settings, Memo(settings.fleet_keep_s))),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -98,12 +100,13 @@ def openapi_json() -> bytes:
         tags=[
             Tag("telemetry", "What the GPUs measured."),
             Tag("now", "How it stands now."),
+            Tag("fleet", "What all GPUs together are at."),
             Tag("operation", "For those who run the gateway."),
         ],
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    names = ("reader", "metrics", "settings", "document", "follower", "verifier", "watch")
+    names = ("reader", "metrics", "settings", "document", "follower", "verifier", "watch", "desk")
     nothing = {name: _given(None) for name in names}
     app = Litestar(
         route_handlers=_routes(),
@@ -157,7 +160,7 @@ def _prepare(dsn: str) -> None:
 
 def _routes() -> list[HTTPRouteHandler]:
     now = [*latest.ROUTES, *scrape.ROUTES, *integrity.ROUTES, *status.ROUTES]
-    then = [*gpus.ROUTES, *telemetry.ROUTES]
+    then = [*gpus.ROUTES, *telemetry.ROUTES, *fleet.ROUTES]
     return [*then, *now, *ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES]
 
 

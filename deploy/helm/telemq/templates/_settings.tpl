@@ -69,6 +69,10 @@ shared:
   logLevel: TELEMQ_LOG_LEVEL
   logFormat: TELEMQ_LOG_FORMAT
 own:
+  fleetDaysMax: TELEMQ_API_FLEET_DAYS_MAX
+  fleetKeepS: TELEMQ_API_FLEET_KEEP_S
+  fleetGapS: TELEMQ_API_FLEET_GAP_S
+  hotC: TELEMQ_API_HOT_C
   followS: TELEMQ_API_FOLLOW_S
   boardSeriesMax: TELEMQ_API_BOARD_SERIES_MAX
   staleS: TELEMQ_API_STALE_S
