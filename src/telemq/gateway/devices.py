@@ -71,8 +71,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: Annotated[
         datetime | None,
         _meta(
-            "Time of its latest sample: RFC 3339 in UTC; null if all its samples were dropped "
-            "because of their age.",
+            "Time of its latest sample: RFC 3339 in UTC; null if none is stored yet, or all were "
+            "dropped because of their age.",
             "2025-07-18T20:42:34Z",
         ),
     ]
