@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from telemq.gateway.board import Board
 from telemq.gateway.devices import Device, Devices, Pod, metrics_of
 from telemq.store.latest import SeriesRow
@@ -19,7 +21,7 @@ def moment(time_us: int) -> datetime:
 
 def row(id: int, metric: str = UTIL, uuid: str = "GPU-1", **changed: str) -> SeriesRow:
     labels = SeriesRow(id, metric, "0", "nvidia0", uuid, "H100", "host-1", "", "", "", "535.1")
-    return labels._replace(**changed)  # type: ignore[arg-type]  # no one changes the id
+    return msgspec.structs.replace(labels, **changed)
 
 
 def board(rows: list[SeriesRow], *samples: tuple[int, int, float]) -> Board:
