@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from tests.support.browser import chromium
 from tests.support.up import running_up
 
 _HOSTS, _INTERVAL_S, _HOURS = 12, 20, 3
+_AHEAD = timedelta(seconds=150)
 #: Scrapes that are played live, over and over.
 _LIVE = 180
 #: Smooths what is random in a made-up fleet: work goes up and down over minutes.
@@ -54,6 +56,7 @@ def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as text:
         work = Path(text)
+        end = datetime.now(UTC) + _AHEAD
         rows, gpu = _record(work)
         data = work / "data"
         recorded = work / "recorded.csv"
@@ -66,6 +69,7 @@ def main(directory: Path) -> None:
         ):
             url = str(up.event("starting")["api"])
             up.until(lambda: _answers(url))
+            time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 20))
             _pictures(browser, url, gpu, directory)
 
 
@@ -107,8 +111,8 @@ def _answers(url: str) -> bool:
 def _record(work: Path) -> tuple[int, str]:
     """Write recorded.csv, which ends now, and live.csv; gives the rows of the first, and a GPU."""
     scrapes = _HOURS * 3600 // _INTERVAL_S
-    # Storing it takes a while: it ends a little ahead, where live samples will join it.
-    start = datetime.now(UTC) + timedelta(seconds=40) - timedelta(hours=_HOURS)
+    # Storing it takes a while: it ends ahead, where live samples will join it.
+    start = datetime.now(UTC) + _AHEAD - timedelta(hours=_HOURS)
     raw = work / "raw.csv"
     minutes = (scrapes + _LIVE) * _INTERVAL_S / 60
     total = generate(raw, hosts=_HOSTS, minutes=minutes, interval_s=_INTERVAL_S, start=start)

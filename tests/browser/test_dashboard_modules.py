@@ -482,6 +482,24 @@ def test_metrics_of_one_unit_share_a_chart_and_unknown_ones_have_their_own(run: 
     ] == charts
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (None, ""),
+        ("", ""),
+        (
+            "xid=24, ecc=1",
+            "Not known, because it is not measured: XID errors of 24 GPUs, ECC errors of 1 GPU.",
+        ),
+    ],
+)
+def test_no_news_is_good_news_only_of_what_is_measured(
+    run: Run, header: str | None, words: str
+) -> None:
+    """A fleet whose exporter does not tell XID errors."""
+    assert words == run("wrong", "return m.unmeasured(a)", header)
+
+
 def test_history_forgets_its_oldest(run: Run) -> None:
     """A page of the pipeline is left open for a week."""
     found = run(

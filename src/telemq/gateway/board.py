@@ -130,8 +130,14 @@ class Board:
         """Give the index of a GPU; None if it has no series."""
         return self._gpu_of.get(uuid)
 
-    def add(self, rows: Sequence[SeriesRow]) -> None:
+    def add(self, rows: Sequence[SeriesRow], *, now_ns: int) -> None:
         """Add series; those that are there already are passed over. They are asked next.
+
+        After the first turn they are hot, because a series is made just before its first sample.
+
+        Args:
+            rows: some series.
+            now_ns: monotonic.
 
         Raises:
             StoreError: there are more than the board may hold; none of `rows` was added.
@@ -160,7 +166,8 @@ class Board:
         self.last_us = np.concatenate([self.last_us, never])
         self.value = np.concatenate([self.value, np.zeros(count)])
         self.interval_us = np.concatenate([self.interval_us, np.zeros(count, np.int64)])
-        self._came_ns = np.concatenate([self._came_ns, never])
+        came = np.full(count, now_ns if self.turn else NEVER_US)
+        self._came_ns = np.concatenate([self._came_ns, came])
         self._asked_ns = np.concatenate([self._asked_ns, never])
         self._pace_ns = np.concatenate([self._pace_ns, np.zeros(count, np.int64)])
         more = np.zeros(len(self.uuids) - len(self.gpu_turn), np.int64)
@@ -176,7 +183,8 @@ class Board:
             now_ns: monotonic.
         """
         hot = self._came_ns > now_ns - int(HOT_S * _NS)
-        cold = ~hot & (self._asked_ns <= now_ns - int(SWEEP_S * _NS))
+        cold = (~hot | (self.last_us == NEVER_US)) & (self._asked_ns <= now_ns - int(SWEEP_S * _NS))
+        hot &= ~cold
         if len(self) <= _SMALL:
             hot = ~cold
         else:
@@ -212,7 +220,7 @@ class Board:
         self._pace_ns[again] = np.minimum(self.interval_us[again] * 1000, came_ns)
         self._came_ns[moved] = now_ns
         # Spread, so that the cold ones are not all due at the same time.
-        phase_ns = (due.cold * 7919) % int(SWEEP_S) * _NS if len(due.cold) > len(self) // 60 else 0
+        phase_ns = due.cold % int(SWEEP_S) * _NS if len(due.cold) > len(self) // 60 else 0
         self._asked_ns[due.cold] = now_ns - phase_ns
         if loading:
             old = moved[self.last_us[moved] < at_us - _YOUNG_US]

@@ -35,7 +35,8 @@ _Moment = Annotated[
 ]
 
 
-class Pod(msgspec.Struct, frozen=True, kw_only=True):
+# The first three are many, and not watched by the garbage collector for that reason.
+class Pod(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A pod that uses a GPU."""
 
     namespace: Annotated[str, _meta("Its namespace.", "research")]
@@ -43,7 +44,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     container: Annotated[str, _meta("The container.", "train")]
 
 
-class LatestValue(msgspec.Struct, frozen=True, kw_only=True):
+class LatestValue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The latest sample of a metric."""
 
     value: Annotated[
@@ -52,7 +53,7 @@ class LatestValue(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: _Moment
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A GPU: what it is, where it was seen last, and its latest values."""
 
     uuid: Annotated[str, _meta("Its identity.", "GPU-07e435ef-3091-c9d0-8b2b-e7ffe076dbb8")]
@@ -71,8 +72,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: Annotated[
         datetime | None,
         _meta(
-            "Time of its latest sample: RFC 3339 in UTC; null if all its samples were dropped "
-            "because of their age.",
+            "Time of its latest sample: RFC 3339 in UTC; null if none is stored yet, or all were "
+            "dropped because of their age.",
             "2025-07-18T20:42:34Z",
         ),
     ]
@@ -142,8 +143,9 @@ class Devices:
 
 def metrics_of(board: Board) -> list[MetricInfo]:
     """Give the metrics that there are, sorted by name."""
-    pairs = np.unique(np.stack([board.metric, board.gpu]), axis=1)[0]
-    gpus = np.bincount(pairs, minlength=len(board.metrics)).tolist()
+    gpu_count = max(1, len(board.uuids))
+    pairs = np.unique(board.metric.astype(np.int64) * gpu_count + board.gpu)
+    gpus = np.bincount(pairs // gpu_count, minlength=len(board.metrics)).tolist()
     return [
         MetricInfo(name=name, gpus=count, **dcgm.field(name)._asdict())
         for name, count in sorted(zip(board.metrics, gpus, strict=True))

@@ -173,7 +173,7 @@ class Follower:
         if board.turn % _COUNT_TURNS == 0 and await look.series_count() != len(board):
             after = 0
         async for rows in look.series(after):
-            board.add(rows)
+            board.add(rows, now_ns=monotonic_ns())
 
 
 async def _found(look: Look, board: Board, due: Due, each: int) -> Found:

@@ -9,6 +9,10 @@ Partitions are asked one by one, newest first and by their bounds, so that the p
 those without a byte are left out. Chunks are asked for series that no partition knows anything
 newer of, if the caller wants it: what maintenance moved was seen before, as a rule.
 
+Measured on 20 million samples of 100,000 series in one partition, as CPU time of Postgres: the
+first load 2.2 s, of which 0.9 s for the labels; a turn of all series 0.5 s when nothing came and
+0.6 s when 100,000 samples did; 3 ms when nothing was committed. It grows with the series that are
+asked, hardly with the samples.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import psycopg
@@ -77,7 +82,8 @@ CROSS JOIN LATERAL (
 _CHUNKS = sql.SQL(_GATHERED + "CROSS JOIN LATERAL chunk_latest(s.id, s.after) AS l")
 
 
-class SeriesRow(NamedTuple):
+# Not watched by the garbage collector: a hundred thousand would cost each of its rounds 100 ms.
+class SeriesRow(msgspec.Struct, frozen=True, gc=False):
     """A series as the board knows it: its id, its labels, and the driver that they tell of."""
 
     id: int

@@ -88,12 +88,17 @@ export async function request(url, { signal, headers = {} } = {}) {
 }
 
 /** Ask for JSON. */
-export async function ask(path, { parts, parameters, signal } = {}) {
+export async function ask(path, options) {
+  return (await askWithHeaders(path, options)).found;
+}
+
+/** Ask for JSON, and for the headers that came with it. */
+export async function askWithHeaders(path, { parts, parameters, signal } = {}) {
   const response = await request(address(path, parts, parameters), {
     signal,
     headers: { Accept: "application/json" },
   });
-  return response.json();
+  return { found: await response.json(), headers: response.headers };
 }
 
 async function problemOf(response) {

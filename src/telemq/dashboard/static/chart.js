@@ -197,6 +197,7 @@ function rangeOf(row, unit) {
   let low = Infinity;
   let high = -Infinity;
   for (const value of row) {
+    if (!Number.isFinite(value)) continue; // null would count as 0
     if (value < low) low = value;
     if (value > high) high = value;
   }

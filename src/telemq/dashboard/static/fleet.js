@@ -1,6 +1,6 @@
 // The fleet: every GPU on one map, what it adds up to, what is wrong.
 
-import { ask } from "./api.js";
+import { ask, askWithHeaders } from "./api.js";
 import { byId, fill, link, make, remember, say } from "./dom.js";
 import { FOLLOWED, Fleet, Selection, VIEWS } from "./fleetmodel.js";
 import { fleetTable } from "./fleettable.js";
@@ -9,7 +9,7 @@ import { HeatMap } from "./heatmap.js";
 import { follow } from "./live.js";
 import { onTheme, repeat, showLive, start } from "./shell.js";
 import { SPANS, rfc3339 } from "./span.js";
-import { problemsOf, wrongList } from "./wrong.js";
+import { problemsOf, unmeasured, wrongList } from "./wrong.js";
 
 const DEVICES_EVERY_MS = 60_000;
 const WRONG_EVERY_MS = 60_000;
@@ -88,7 +88,8 @@ const health = repeat(
     // To the full minute, so that the gateway answers all who look at the same time at once.
     const since = Math.floor(Date.now() / 60_000) * 60_000 - SPANS[state.within].seconds * 1000;
     const parameters = { start_time: rfc3339(since) };
-    const found = await ask("fleet/health", { parameters, signal });
+    const { found, headers } = await askWithHeaders("fleet/health", { parameters, signal });
+    say(byId("unmeasured"), unmeasured(headers.get("Telemq-Not-Measured")));
     problems = problemsOf(found);
     fill(byId("wrong"), wrongList(found));
     show();

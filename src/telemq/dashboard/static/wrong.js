@@ -6,6 +6,19 @@ import { ago, count } from "./format.js";
 const SHOWN = 50;
 const KINDS = { hot: "Hot", xid: "XID", ecc: "ECC", silent: "Silent" };
 
+const NAMES = { hot: "temperature", xid: "XID errors", ecc: "ECC errors" };
+
+/**
+ * Say what is not known because GPUs do not measure it: the header `Telemq-Not-Measured`, such as
+ * "xid=24, ecc=24", in words. No news of errors is good news only of GPUs that tell errors.
+ */
+export function unmeasured(header) {
+  const told = [...(header ?? "").matchAll(/(\w+)=(\d+)/g)].map(
+    ([, kind, gpus]) => `${NAMES[kind] ?? kind} of ${count(Number(gpus), "GPU")}`,
+  );
+  return told.length ? `Not known, because it is not measured: ${told.join(", ")}.` : "";
+}
+
 /** Give the problems of each GPU by its UUID. */
 export function problemsOf(found) {
   return new Map(found.map((gpu) => [gpu.uuid, gpu.problems]));
@@ -14,7 +27,7 @@ export function problemsOf(found) {
 /** Give the list, newest first; or that all is well. */
 export function wrongList(found, now = Date.now()) {
   if (!found.length) {
-    return make("p", { class: "good" }, "Nothing: no GPU is hot, reports an error, or is silent.");
+    return make("p", { class: "good" }, "Nothing, as far as it is measured: no GPU is hot, tells of an error, or is silent.");
   }
   const rows = found
     .flatMap((gpu) => gpu.problems.map((problem) => ({ gpu, ...problem })))
