@@ -31,7 +31,7 @@ _LIVE = 180
 _SMOOTH = 0.06
 _SWING = 2.4
 #: For the rates and the queue of the page Pipeline to have a history.
-_WATCHED_S = 75
+_WATCHED_S = 100
 _BYTES_MAX = 150_000
 
 #: name, path, colour scheme, width, height, density
@@ -42,8 +42,8 @@ _PICTURES = (
     ("gpu-light", "/gpu?id={gpu}&span=1h", "light", 1280, 1000, 1),
     ("gpu-dark", "/gpu?id={gpu}&span=1h", "dark", 1280, 1000, 1),
     ("gpu-phone", "/gpu?id={gpu}&span=1h", "light", 390, 844, 1.5),
-    ("usage-light", "/usage?span=6h&group_by=pod&below=10", "light", 1280, 800, 1),
-    ("usage-dark", "/usage?span=6h&below=10", "dark", 1280, 800, 1),
+    ("usage-light", "/usage?span=6h&group_by=pod", "light", 1280, 800, 1),
+    ("usage-dark", "/usage?span=6h", "dark", 1280, 800, 1),
     ("usage-phone", "/usage?span=6h", "light", 390, 844, 1.5),
     ("pipeline-light", "/pipeline", "light", 1280, 1000, 1),
     ("pipeline-dark", "/pipeline", "dark", 1280, 1000, 1),
@@ -136,7 +136,7 @@ def _record(work: Path) -> tuple[int, str]:
 
 
 def _smoothed(rows: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Let values wander instead of jump; one GPU is hot, another lost its bus."""
+    """Let values wander instead of jump; one GPU is hot, and notebooks are idle."""
     means: dict[tuple[str, str], float] = {}
     slow: dict[tuple[str, str], float] = defaultdict(float)
     for row in rows:
@@ -146,6 +146,8 @@ def _smoothed(rows: Iterator[list[str]]) -> Iterator[list[str]]:
             mean = means[key] = means.get(key, value) * 0.995 + value * 0.005
             slow[key] += _SMOOTH * (value - mean - slow[key])
             value = mean + _SWING * slow[key] + 0.2 * (value - mean)
+            if row[8].startswith("notebook") and metric.endswith("GPU_UTIL"):
+                value *= 0.1  # somebody opened it, and went home
             top = 100.0 if metric.endswith("_UTIL") else 1e4
             digits = 3 if metric.endswith("_USAGE") else 0
             row[10] = f"{min(top, max(0.0, value)):.{digits}f}"

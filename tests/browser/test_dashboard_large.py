@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.support.brokers import until
 from tests.support.browser import Visit
@@ -64,7 +65,7 @@ def test_ten_thousand_gpus_are_followed(
         )
         seen = page.locator("#totals").get_by_text(f"{later.astimezone():%H:%M:%S}")
         until(
-            lambda seen=seen: seen.count() > 0,
+            partial(_is_there, seen),
             "the new samples are seen",
             lambda: page.keyboard.press("ArrowDown"),
             lambda: page.wait_for_timeout(50),
@@ -72,6 +73,10 @@ def test_ten_thousand_gpus_are_followed(
         expect(hottest).to_have_text(f"{degrees:.0f} °C", timeout=20_000)
     with capsys.disabled():
         print(f"\n{_told(shown_s, opening, page.evaluate(_TAKE))}")
+
+
+def _is_there(seen: Locator) -> bool:
+    return seen.count() > 0
 
 
 def _told(shown_s: float, opening: dict[str, Any], meter: dict[str, Any]) -> str:

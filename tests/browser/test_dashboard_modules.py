@@ -292,6 +292,8 @@ def test_lines_share_one_axis_and_break_where_nothing_came(run: Run) -> None:
         ("number(98.66)", "98.7"),
         ("number(0.4249)", "0.42"),
         ("number(NaN)", "–"),
+        ("fixed(1234.5, 2)", "1,234.50"),
+        ("fixed(null, 2)", "–"),
         ("short(12345)", "12.35 k"),
         ("short(4560000)", "4.56 M"),
         ("quantity(38412, 'W')", "38.4 kW"),

@@ -71,7 +71,7 @@ def make_fleet(
         ) as copy:
             for row in gpus:
                 copy.write_row(row)
-        ids = dict(cursor.execute("SELECT uuid, id FROM gpu").fetchall())
+        ids: dict[str, int] = dict(cursor.execute("SELECT uuid, id FROM gpu").fetchall())
         with cursor.copy(
             "COPY series (fingerprint, gpu, metric_name, gpu_id, device, model_name, hostname,"
             " container, pod, namespace, labels_raw) FROM STDIN"

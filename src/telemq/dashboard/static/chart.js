@@ -174,6 +174,8 @@ function label(value, unit) {
 function rangeFor(unit, low, high) {
   if (low === null || high === null) return [0, unit === "%" ? 100 : 1];
   if (unit === "%") return [Math.min(0, low), Math.max(100, high)];
+  // Nothing in the queue is a line at the bottom, not one in the middle of half a record.
+  if (unit === "records" && high < 10) return [0, 10];
   const bottom = FROM_ZERO.has(unit) ? Math.min(0, low) : low;
   const room = (high - bottom) * 0.1 || Math.abs(high) * 0.1 || 1;
   return [FROM_ZERO.has(unit) && bottom === 0 ? 0 : bottom - room, high + room];

@@ -14,6 +14,15 @@ export function number(value) {
   );
 }
 
+/** Write a number with so many digits after the point, as a column of numbers needs it. */
+export function fixed(value, digits) {
+  if (!Number.isFinite(value)) return DASH;
+  return value.toLocaleString("en", {
+    minimumFractionDigits: digits,
+    maximumFractionDigits: digits,
+  });
+}
+
 /** Write a count in few characters: 950 · 12.3 k · 4.56 M. */
 export function short(value) {
   if (!Number.isFinite(value)) return DASH;

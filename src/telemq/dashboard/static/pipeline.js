@@ -62,7 +62,7 @@ function tiles(brokers, store) {
   const leased = sumOf(brokers, "leased_records");
   const shown = [
     ["Stored", `${short(store.records_per_s ?? NaN)} /s`, "records in Postgres"],
-    ["Lag", duration(store.lag_s ?? NaN), "of the newest sample"],
+    ["Lag", duration(store.lag_s ?? NaN), "since newest sample"],
     ["In the queue", short(queued ?? NaN), leased === null ? "" : `and ${short(leased)} leased`],
     ["Oldest in the queue", duration(mostOf(brokers, "oldest_s") ?? NaN), "waits for a collector"],
     ["Redelivered", short(sumOf(brokers, "redelivered") ?? NaN), "since brokers started"],

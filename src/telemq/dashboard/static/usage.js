@@ -2,7 +2,7 @@
 
 import { address, ask } from "./api.js";
 import { byId, fill, link, make, remember, say, table } from "./dom.js";
-import { ago, count, duration, number, quantity } from "./format.js";
+import { ago, count, duration, fixed, number, quantity } from "./format.js";
 import { saved } from "./save.js";
 import { repeat, start } from "./shell.js";
 import { SPANS, rfc3339 } from "./span.js";
@@ -76,13 +76,13 @@ function showUsage(groups, by) {
       `Usage by ${GROUPS[by]}`,
       [
         { head: GROUPS[by], cell: (one) => named(one.group, by) },
-        { head: "GPU-hours", number: true, cell: (one) => bar(one.gpu_hours, most, number(one.gpu_hours)) },
+        { head: "GPU-hours", number: true, cell: (one) => bar(one.gpu_hours, most, fixed(one.gpu_hours, 1)) },
         {
           head: "Utilisation",
           number: true,
-          cell: (one) => bar(one.mean_utilization, 100, quantity(one.mean_utilization ?? NaN, "%")),
+          cell: (one) => bar(one.mean_utilization, 100, `${fixed(one.mean_utilization ?? NaN, 1)} %`),
         },
-        { head: "Energy, kWh", number: true, cell: (one) => number(one.energy_kwh ?? NaN) },
+        { head: "Energy, kWh", number: true, cell: (one) => fixed(one.energy_kwh ?? NaN, 2) },
         { head: "GPUs", number: true, cell: (one) => number(one.gpus) },
       ],
       sorted,
@@ -122,7 +122,7 @@ function showIdle(found) {
             make("a", { href: link("gpu", { id: one.uuid }) }, `${one.hostname} · GPU ${one.gpu_id}`),
         },
         { head: "Model", cell: (one) => one.model_name },
-        { head: "Utilisation", number: true, cell: (one) => quantity(one.mean_utilization, "%") },
+        { head: "Utilisation", number: true, cell: (one) => `${fixed(one.mean_utilization, 1)} %` },
         { head: "Idle for", number: true, cell: (one) => duration(60 * one.idle_minutes) },
         { head: "Since", cell: (one) => ago(Date.parse(one.since), Date.now()) },
       ],
