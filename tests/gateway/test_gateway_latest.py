@@ -200,9 +200,14 @@ def test_without_a_database_it_says_so_and_recovers(dsn: str, conn: psycopg.Conn
             " WHERE application_name = 'telemq gateway' AND datname = current_database()"
         )
         store(conn, [(gpu("GPU-2"), DAY, 1)])
-        eventually(
-            lambda: len(api.get("/api/v1/devices").json()) == 2, "the other GPU is there, too"
-        )
+        seen: list[int] = []
+
+        def both() -> bool:
+            seen.append(len(get(api, "/api/v1/devices")))
+            return seen[-1] == 2
+
+        eventually(both, "the other GPU is there, too")
+        assert 0 not in seen, "nobody sees the board while it is loaded anew"
 
 
 def test_one_query_a_turn_serves_all_who_ask(dsn: str, conn: psycopg.Connection) -> None:

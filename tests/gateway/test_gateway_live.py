@@ -237,6 +237,22 @@ def test_all_clients_live_from_one_turn_and_are_counted(
     eventually(lambda: gauge(api, "telemq_api_live_clients") == 0, "all places are given back")
 
 
+def test_a_stream_goes_on_when_postgres_was_restarted(
+    api: httpx.Client, conn: psycopg.Connection
+) -> None:
+    """An update of Postgres: the gateway begins anew, and its clients need not."""
+    store(conn, [(gpu("GPU-1"), DAY, 0)])
+    with listening(api, gpu="GPU-2") as stream:
+        next(stream)
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'telemq gateway' AND datname = current_database()"
+        )
+        for value in range(2):
+            store(conn, [(gpu("GPU-2"), DAY + value * S, value)])
+            assert [("GPU-2", float(value))] == next(stream).samples
+
+
 def test_there_is_a_limit_on_clients(dsn: str, conn: psycopg.Connection) -> None:
     """Somebody's loop opens connection after connection."""
     store(conn, [(gpu("GPU-1"), DAY, 0)])

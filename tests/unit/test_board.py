@@ -91,9 +91,9 @@ def test_more_series_than_the_limit_are_refused_with_its_name() -> None:
 def test_only_gpus_that_changed_are_marked() -> None:
     """Documents of the others are not made again."""
     board = loaded((10, NOW, 1.0), (20, NOW, 1.0))
-    before = board.gpu_turn.copy()
+    before = board.gpu_changes.copy()
     board.take(found((20, NOW + 1, 2.0)), board.due(S), now_ns=S, at_us=NOW)
-    assert [False, True, False] == (board.gpu_turn > before).tolist()
+    assert [False, True, False] == (board.gpu_changes > before).tolist()
 
 
 def test_a_few_series_are_all_asked_in_every_turn() -> None:

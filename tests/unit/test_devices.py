@@ -100,6 +100,16 @@ def test_gpus_come_sorted_and_are_made_again_only_when_they_changed() -> None:
     assert 3.0 == again[1][0].latest[UTIL].value
 
 
+def test_a_gpu_that_was_shown_before_its_first_sample_is_made_again() -> None:
+    """Somebody asks in the middle of a turn: the series is known, its samples are on their way."""
+    made = board([row(1)], (1, NOW, 1.0))
+    devices = Devices(made)
+    made.add([row(2, uuid="GPU-2")], now_ns=1)
+    assert [1, 0] == [len(device.latest) for device, _ in devices]
+    made.take(found((2, NOW, 7.0)), made.due(1), now_ns=1, at_us=NOW)
+    assert [1, 1] == [len(device.latest) for device, _ in devices]
+
+
 def test_metrics_have_units_and_the_count_of_their_gpus() -> None:
     """One that telemq does not know is there all the same; a GPU with two pods counts once."""
     made = board([row(1), row(2, pod="p"), row(3, uuid="GPU-2"), row(4, OWN)])

@@ -86,7 +86,7 @@ class Board:
         last_us: (n,) the time of each slot's latest sample; `NEVER_US` if there is none.
         value: (n,) its value.
         interval_us: (n,) between its latest two; 0 if not known.
-        gpu_turn: (gpus,) the turn that changed something of a GPU last.
+        gpu_changes: (gpus,) how often something of a GPU changed.
         turn: number of the last turn.
         at_us: the database's clock at its snapshot.
     """
@@ -104,7 +104,7 @@ class Board:
         self.last_us = np.empty(0, np.int64)
         self.value = np.empty(0, np.float64)
         self.interval_us = np.empty(0, np.int64)
-        self.gpu_turn = np.empty(0, np.int64)
+        self.gpu_changes = np.empty(0, np.int64)
         self.turn = 0
         self.at_us = 0
         self._ids = np.empty(0, np.int32)
@@ -144,11 +144,7 @@ class Board:
         """
         known = np.isin(np.array([row.id for row in rows], np.int32), self._ids)
         new = [row for row, there in zip(rows, known, strict=True) if not there]
-        if len(self) + len(new) > self._series_max:
-            raise StoreError(
-                f"there are more than {self._series_max:,} series: this gateway keeps the latest "
-                "values of so many (--board-series-max)"
-            )
+        self.check(len(self) + len(new))
         for slot, row in enumerate(new, len(self)):
             gpu = self._gpu_of.setdefault(row.uuid, len(self.uuids))
             if gpu == len(self.uuids):
@@ -170,11 +166,23 @@ class Board:
         self._came_ns = np.concatenate([self._came_ns, came])
         self._asked_ns = np.concatenate([self._asked_ns, never])
         self._pace_ns = np.concatenate([self._pace_ns, np.zeros(count, np.int64)])
-        more = np.zeros(len(self.uuids) - len(self.gpu_turn), np.int64)
-        self.gpu_turn = np.concatenate([self.gpu_turn, more])
-        self.gpu_turn[gpus] = self.turn + 1
+        more = np.zeros(len(self.uuids) - len(self.gpu_changes), np.int64)
+        self.gpu_changes = np.concatenate([self.gpu_changes, more])
+        self.gpu_changes[gpus] += 1
         self._ids = np.concatenate([self._ids, np.array([row.id for row in new], np.int32)])
         self._by_id = np.argsort(self._ids)
+
+    def check(self, count: int) -> None:
+        """Refuse so many series if the board may not hold them.
+
+        Raises:
+            StoreError: naming the limit.
+        """
+        if count > self._series_max:
+            raise StoreError(
+                f"there are more than {self._series_max:,} series: this gateway keeps the latest "
+                "values of so many (--board-series-max)"
+            )
 
     def due(self, now_ns: int) -> Due:
         """Give what is to be asked now.
@@ -225,7 +233,7 @@ class Board:
         if loading:
             old = moved[self.last_us[moved] < at_us - _YOUNG_US]
             self._came_ns[old] = NEVER_US
-        self.gpu_turn[self.gpu[moved]] = self.turn
+        self.gpu_changes[self.gpu[moved]] += 1
         return Update(self.turn, at_us, slots, time_us, value)
 
     def _learn_intervals(

@@ -128,11 +128,11 @@ class Devices:
 
     def one(self, gpu: int) -> tuple[Device, bytes]:
         """Give a GPU by its index in the board, and its JSON."""
-        turn = int(self.board.gpu_turn[gpu])
+        changes = int(self.board.gpu_changes[gpu])
         made = self._made.get(gpu)
-        if made is None or made[0] != turn:
+        if made is None or made[0] != changes:
             device = _device(self.board, gpu)
-            made = self._made[gpu] = (turn, device, self._encoder.encode(device))
+            made = self._made[gpu] = (changes, device, self._encoder.encode(device))
         return made[1], made[2]
 
     def __iter__(self) -> Iterator[tuple[Device, bytes]]:

@@ -47,11 +47,9 @@ class Exposition:
             stale_us: a series whose latest sample is older by the database's clock is left out.
         """
         board = self._board
-        for start in range(len(self._spelt), len(board), _AT_A_TIME):
-            rows = board.series[start : start + _AT_A_TIME]
-            # Two who ask at the same time spell the same: the second finds it done.
-            if start == len(self._spelt):
-                self._spelt += map(_spell, rows)
+        # Two who ask at the same time spell in turns what both need.
+        while (start := len(self._spelt)) < len(board):
+            self._spelt += map(_spell, board.series[start : start + _AT_A_TIME])
             yield b""
         families: dict[str, list[int]] = {}
         for index, metric in enumerate(board.metrics):

@@ -151,6 +151,8 @@ class Fanout:
         self._samples_max = samples_max
         self._clients_max = clients_max
         self._watchers: dict[Watcher, None] = {}
+        #: What each filter wants of a board, with the number of its series then.
+        self._masks: dict[Filter, tuple[Board, int, npt.NDArray[np.bool_]]] = {}
 
     @property
     def clients(self) -> int:
@@ -172,6 +174,8 @@ class Fanout:
     def leave(self, watcher: Watcher) -> None:
         """Give up a place."""
         self._watchers.pop(watcher, None)
+        if all(other.wanted != watcher.wanted for other in self._watchers):
+            self._masks.pop(watcher.wanted, None)
 
     def publish(self, board: Board, update: Update) -> None:
         """Tell everybody what a turn brought."""
@@ -179,11 +183,17 @@ class Fanout:
         for watcher in self._watchers:
             wanted = watcher.wanted
             if wanted not in picked:
-                picked[wanted] = _pick(board, update, wanted)
+                picked[wanted] = _pick(board, update, self._mask(board, wanted))
             if len(picked[wanted]):
                 before = watcher.missed
                 watcher.put(picked[wanted])
                 self.missed += watcher.missed - before
+
+    def _mask(self, board: Board, wanted: Filter) -> npt.NDArray[np.bool_]:
+        known = self._masks.get(wanted)
+        if known is None or known[0] is not board or known[1] != len(board):
+            known = self._masks[wanted] = (board, len(board), wanted.mask(board))
+        return known[2]
 
     def close(self) -> None:
         """End all clients, and those that come: the gateway stops."""
@@ -193,8 +203,8 @@ class Fanout:
             watcher.wake()
 
 
-def _pick(board: Board, update: Update, wanted: Filter) -> Picked:
-    chosen = wanted.mask(board)[update.slots]
+def _pick(board: Board, update: Update, mask: npt.NDArray[np.bool_]) -> Picked:
+    chosen = mask[update.slots]
     return Picked(
         board.series,
         update.slots[chosen],

@@ -55,9 +55,7 @@ class Follower:
         self._reader = LatestReader(
             settings.dsn, wait_s=settings.pool_wait_s, statement_s_max=settings.statement_s_max
         )
-        self._board = Board(settings.board_series_max)
-        self._devices = Devices(self._board)
-        self._exposition = Exposition(self._board)
+        self._board, self._devices, self._exposition = _views(Board(settings.board_series_max))
         self._connection = 0
         self._snapshot = ""
         self._wanted = asyncio.Event()
@@ -72,6 +70,11 @@ class Follower:
     def series(self) -> int:
         """How many series the board has."""
         return len(self._board)
+
+    @property
+    def now(self) -> Board:
+        """The board as it is, for those whom `board` let in."""
+        return self._board
 
     async def board(self) -> Board:
         """Give the board, at most a few turns old.
@@ -150,30 +153,36 @@ class Follower:
 
     async def _look(self, each: int) -> Update | None:
         async with self._reader.look() as look:
-            if self._connection != self._reader.connections:
-                self._board, self._snapshot = Board(self._settings.board_series_max), ""
-                self._devices, self._exposition = Devices(self._board), Exposition(self._board)
-                self._connection = self._reader.connections
-            board = self._board
-            if look.snapshot == self._snapshot:
+            anew = self._connection != self._reader.connections
+            board = Board(self._settings.board_series_max) if anew else self._board
+            if look.snapshot == self._snapshot and not anew:
                 board.at_us = look.now_us
                 return None
-            await self._add_series(look)
+            await self._add_series(look, board)
             now_ns = monotonic_ns()
             due = board.due(now_ns)
             found = await _found(look, board, due, each)
         # All or nothing: a look that fails half way is done again.
         update = board.take(found, due, now_ns=now_ns, at_us=look.now_us)
         self._snapshot = look.snapshot
+        if anew:  # until now, those who asked saw the other one
+            self._board, self._devices, self._exposition = _views(board)
+            self._connection = self._reader.connections
         return update
 
-    async def _add_series(self, look: Look) -> None:
-        board = self._board
+    async def _add_series(self, look: Look, board: Board) -> None:
         after = board.last_id
-        if board.turn % _COUNT_TURNS == 0 and await look.series_count() != len(board):
-            after = 0
+        if board.turn % _COUNT_TURNS == 0:
+            count = await look.series_count()
+            board.check(count)  # before a million of them are read
+            if count != len(board):
+                after = 0
         async for rows in look.series(after):
             board.add(rows, now_ns=monotonic_ns())
+
+
+def _views(board: Board) -> tuple[Board, Devices, Exposition]:
+    return board, Devices(board), Exposition(board)
 
 
 async def _found(look: Look, board: Board, due: Due, each: int) -> Found:

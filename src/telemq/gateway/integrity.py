@@ -103,6 +103,7 @@ class Verifier:
         self._task: asyncio.Task[Integrity] | None = None
         self._conn: psycopg.Connection[Any] | None = None
         self._fresh_until_s = 0.0
+        self._closed = False
 
     async def report(self) -> Integrity:
         """Give what is known, or find out.
@@ -117,6 +118,7 @@ class Verifier:
 
     async def close(self) -> None:
         """End a verification that is under way."""
+        self._closed = True
         task, conn = self._task, self._conn
         if task is not None and not task.done():
             if conn is not None:
@@ -143,6 +145,8 @@ class Verifier:
                 connect_timeout=max(2, round(self._wait_s)),
             ) as conn:
                 self._conn = conn
+                if self._closed:  # before there was something to cancel
+                    raise StoreError("the gateway is stopping")
                 conn.execute("SELECT set_config('statement_timeout', %s, false)", [limit])
                 return msgspec.convert(verify(conn).to_dict(), Integrity)
         except StoreError as error:

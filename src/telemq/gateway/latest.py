@@ -229,7 +229,7 @@ async def live(
     # Either may repeat.
     only(dict.fromkeys((name, "") for name, _ in request.query_params.multi_items()), *_LIVE)
     wanted = Filter(frozenset(filter(None, gpu or ())), frozenset(filter(None, metric or ())))
-    board = await follower.board()
+    await follower.board()
     if follower.fanout.full:
         raise ProblemError(
             503,
@@ -237,7 +237,7 @@ async def live(
             "(--live-clients-max); ask again later, or another gateway",
             {"Retry-After": "5"},
         )
-    return LiveAnswer(follower, board, reader, settings, wanted, last_event_id)
+    return LiveAnswer(follower, reader, settings, wanted, last_event_id)
 
 
 _LIVE = ("gpu", "metric")

@@ -24,7 +24,6 @@ from litestar.types import Receive, Scope, Send
 
 from telemq import log
 from telemq.errors import StoreError
-from telemq.gateway.board import Board
 from telemq.gateway.fanout import Filter, Picked, Watcher
 from telemq.gateway.follower import Follower
 from telemq.settings import ApiSettings
@@ -51,7 +50,6 @@ class LiveAnswer:
 
     Attributes:
         follower: what is followed.
-        board: as it is now; of the follower.
         reader: for what was missed.
         settings: of the gateway.
         wanted: which series.
@@ -59,7 +57,6 @@ class LiveAnswer:
     """
 
     follower: Follower
-    board: Board
     reader: Reader
     settings: ApiSettings
     wanted: Filter
@@ -124,14 +121,14 @@ class LiveAnswer:
 
     def _latest(self) -> Picked:
         """Give the latest values of what is wanted."""
-        board = self.board
+        board = self.follower.now
         slots = np.flatnonzero(self.wanted.mask(board) & (board.last_us != NEVER_US))
         slots = slots[np.argsort(board.last_us[slots], kind="stable")]
         return Picked(board.series, slots, board.last_us[slots], board.value[slots], board.at_us)
 
     async def _missed(self) -> Picked | None:
         """Give what came since the last event; None if that is too much, or cannot be told."""
-        board, since_us = self.board, moment_of(self.last_id)
+        board, since_us = self.follower.now, moment_of(self.last_id)
         away_us = board.at_us - since_us if since_us is not None else -1
         if not 0 <= away_us <= self.settings.live_resume_s * 1e6:
             return None
