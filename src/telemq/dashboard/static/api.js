@@ -51,12 +51,13 @@ export function address(path, parts = [], parameters = {}) {
 }
 
 /**
- * Request an address with the token; a 401 asks the person for one, once, and tries again.
+ * Request an address with the token; after a 401 the person is asked for another one, once for all
+ * requests that wait for it.
  *
  * @throws {Problem} for every answer that is not a success, and when there is none (status 0)
  */
 export async function request(url, { signal, headers = {} } = {}) {
-  for (let again = true; ; again = false) {
+  for (;;) {
     const used = token();
     let response;
     try {
@@ -75,8 +76,8 @@ export async function request(url, { signal, headers = {} } = {}) {
       );
     }
     if (response.ok) return response;
-    if (response.status === 401 && again && askForToken) {
-      // Another request may have got a token meanwhile.
+    if (response.status === 401 && askForToken) {
+      // Others wait for the same token, and another request may have got one meanwhile.
       if (token() === used) {
         asking ??= askForToken(Boolean(used)).finally(() => (asking = null));
         await asking;
