@@ -1,4 +1,6 @@
-"""Pictures of the dashboard for docs: ``python -m tests.browser.screenshots [docs/screenshots]``.
+"""Pictures of the dashboard for docs: ``python -m tests.browser.screenshots [DIRECTORY [NAME…]]``.
+
+Writes all to docs/screenshots, or those whose names begin so to another directory.
 
 A made-up fleet is recorded for some hours, stored by a real `telemq up` and then followed live by
 another one on the same data, so that what is seen is what a user sees. It takes some minutes; the
@@ -24,7 +26,7 @@ from tests.support.browser import chromium
 from tests.support.up import running_up
 
 _HOSTS, _INTERVAL_S, _HOURS = 12, 20, 3
-_AHEAD = timedelta(seconds=150)
+_AHEAD = timedelta(seconds=240)
 #: Scrapes that are played live, over and over.
 _LIVE = 180
 #: Smooths what is random in a made-up fleet: work goes up and down over minutes.
@@ -51,8 +53,8 @@ _PICTURES = (
 )
 
 
-def main(directory: Path) -> None:
-    """Write all pictures."""
+def main(directory: Path, names: tuple[str, ...]) -> None:
+    """Write the pictures whose names begin with one of `names`."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as text:
         work = Path(text)
@@ -69,13 +71,18 @@ def main(directory: Path) -> None:
         ):
             url = str(up.event("starting")["api"])
             up.until(lambda: _answers(url))
-            time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 20))
-            _pictures(browser, url, gpu, directory)
+            time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()))
+            up.until(lambda: not _silent(url))
+            _pictures(browser, url, gpu, directory, names)
 
 
-def _pictures(browser: Browser, url: str, gpu: str, directory: Path) -> None:
+def _pictures(
+    browser: Browser, url: str, gpu: str, directory: Path, names: tuple[str, ...]
+) -> None:
     pages: list[tuple[str, Page]] = []
     for name, path, scheme, width, height, density in _PICTURES:
+        if not name.startswith(names):
+            continue
         context = browser.new_context(
             viewport={"width": width, "height": height},
             device_scale_factor=density,
@@ -106,6 +113,13 @@ def _answers(url: str) -> bool:
         return len(httpx.get(f"{url}/api/v1/gpus", trust_env=False).json()) > 1
     except httpx.TransportError:
         return False
+
+
+def _silent(url: str) -> bool:
+    """Whether a GPU is silent still, since storing took longer than what was recorded ahead."""
+    time.sleep(1)
+    found = httpx.get(f"{url}/api/v1/fleet/health", trust_env=False, timeout=60).json()
+    return any(problem["kind"] == "silent" for gpu in found for problem in gpu["problems"])
 
 
 def _record(work: Path) -> tuple[int, str]:
@@ -157,4 +171,5 @@ def _smoothed(rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/screenshots"))
+    _, *arguments = sys.argv
+    main(Path(arguments[0] if arguments else "docs/screenshots"), tuple(arguments[1:]) or ("",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +23,8 @@ tokens = pytest.importorskip("telemq.store.tokens", reason="this gateway knows n
 @pytest.fixture
 def guarded(browser: Browser, dsn: str, fleet: Fleet) -> Iterator[Visit]:
     """A fresh page of a gateway that needs tokens."""
-    settings = dataclasses.replace(ApiSettings(dsn=dsn, follow_s=0.2), **{"tokens": "on"})
+    given: dict[str, Any] = {"tokens": "on"}
+    settings = dataclasses.replace(ApiSettings(dsn=dsn, follow_s=0.2), **given)
     with serving(settings) as client:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         visit = Visit(context.new_page(), str(client.base_url).rstrip("/"))

@@ -4,7 +4,9 @@ import { link, make } from "./dom.js";
 import { ago, count } from "./format.js";
 
 const SHOWN = 50;
-const KINDS = { hot: "Hot", xid: "XID", ecc: "ECC", silent: "Silent" };
+/** The worst first: when a host is cut off, its silent GPUs do not bury an error of another. */
+const KINDS = { xid: "XID", ecc: "ECC", hot: "Hot", silent: "Silent" };
+const ORDER = Object.keys(KINDS);
 
 const NAMES = { hot: "temperature", xid: "XID errors", ecc: "ECC errors" };
 
@@ -24,14 +26,18 @@ export function problemsOf(found) {
   return new Map(found.map((gpu) => [gpu.uuid, gpu.problems]));
 }
 
-/** Give the list, newest first; or that all is well. */
+/** Give the list, the worst and newest first; or that all is well. */
 export function wrongList(found, now = Date.now()) {
   if (!found.length) {
     return make("p", { class: "good" }, "Nothing, as far as it is measured: no GPU is hot, tells of an error, or is silent.");
   }
   const rows = found
     .flatMap((gpu) => gpu.problems.map((problem) => ({ gpu, ...problem })))
-    .sort((one, other) => Date.parse(other.since) - Date.parse(one.since));
+    .sort(
+      (one, other) =>
+        ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind) ||
+        Date.parse(other.since) - Date.parse(one.since),
+    );
   const list = make(
     "ul",
     { class: "wrong" },
