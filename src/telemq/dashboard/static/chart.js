@@ -204,5 +204,8 @@ function rangeOf(row, unit) {
     if (value > high) high = value;
   }
   if (low > high) return "nothing in this time";
-  return low === high ? "constant" : `${quantity(low, unit)} to ${quantity(high, unit)}`;
+  if (low === high) return "constant";
+  const [from, to] = [quantity(low, unit), quantity(high, unit)];
+  const suffix = to.replace(/^[-\d.,]+/, "");
+  return suffix && from.endsWith(suffix) ? `${from.slice(0, -suffix.length)} to ${to}` : `${from} to ${to}`;
 }
