@@ -1,7 +1,7 @@
-"""Build hook: puts the browser assets of Swagger UI and Redoc into the wheel.
+"""Build hook: puts the browser assets of Swagger UI, Redoc and uPlot into the wheel.
 
-They come from ``drf-spectacular-sidecar``, which is needed to build and never to run. Nothing is
-copied into ``src/``: an editable install reads them from that package.
+They come from packages that are needed to build and never to run. Nothing is copied into ``src/``:
+an editable install reads them from those packages.
 """
 
 import runpy
@@ -19,8 +19,10 @@ class AssetsHook(BuildHookInterface[Any]):
         if version == "editable":
             return
         assets = runpy.run_path(str(Path(self.root, "src", "telemq", "web", "assets.py")))
-        source = assets["sidecar"]()
-        if source is None:
-            raise RuntimeError("building telemq needs drf-spectacular-sidecar; it is not installed")
-        for name in assets["FILES"]:
-            build_data["force_include"][str(source / name)] = f"telemq/web/static/{name}"
+        for name, (package, _) in assets["FILES"].items():
+            found = assets["source"](name)
+            if found is None:
+                raise RuntimeError(f"building telemq needs {package}, which has {name}")
+            if not assets["genuine"](name, found.read_bytes()):
+                raise RuntimeError(f"{found} is not what its authors published as {name}")
+            build_data["force_include"][str(found)] = f"telemq/web/static/{name}"

@@ -38,8 +38,8 @@ def top(
     from telemq.process import stop_on_signals
     from telemq.store.embedded import default_data_dir
     from telemq.top import service
-    from telemq.top.numbers import totals
     from telemq.top.screen import render
+    from telemq.watch.numbers import totals
     from telemq_cli.render import print_json
 
     console = Console()

@@ -49,6 +49,7 @@ STRUCTURED = {
     "TELEMQ_COLLECTOR_DRAIN_S": "collector.drainSeconds",
     "TELEMQ_API_ADDRESS": "api.ports.http",
     "TELEMQ_API_DRAIN_S": "api.drainSeconds",
+    "TELEMQ_API_BROKER_OPS": "api.brokerOps",
     "TELEMQ_MIGRATE_WAIT_S": "migrate.waitSeconds",
     "TELEMQ_KEYS_WAIT_S": "broker.keys.waitSeconds",
 }

@@ -71,7 +71,11 @@ _SCRAPED: set[Arrow] = {
 }
 #: Who uses Postgres.
 _CLIENTS = ("streamer", "collector", "api", "maintain", "verify")
-_TO_BROKER: set[Arrow] = {("streamer", "broker", 5601), ("collector", "broker", 5602)}
+_TO_BROKER: set[Arrow] = {
+    ("streamer", "broker", 5601),
+    ("collector", "broker", 5602),
+    ("api", "broker", 9601),
+}
 _TO_POSTGRES: set[Arrow] = {(name, "postgres", 5432) for name in _CLIENTS}
 _TO_EXTERNAL: set[Arrow] = {(name, other, 5432) for name in _CLIENTS for other in _OTHER}
 #: Anyone may use the gateway, the chart's own pods only if they may go out there: none may.
@@ -155,6 +159,12 @@ PICTURE: dict[str, tuple[Values, set[Arrow]]] = {
             ("keys", "internet", 443),
             ("keys", "internet", 6443),
             *((name, "internet", 5432) for name in _CLIENTS),
+        },
+    ),
+    "brokers of others in the gateway's status": (
+        at("api.brokerOps", "http://mq.example.org:9700/, mq2:9701"),
+        {
+            *((_OURS - {("api", "broker", 9601)}) | _TO_POSTGRES | _TO_API | _SCRAPED),
         },
     ),
     "no keys": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import helm_python as helm
 import pytest
 
-from tests.support.chart import CHART, Values, render
+from tests.support.chart import CHART, NAMESPACE, Values, at, overlay, render
 from tests.support.chart_checks import problems
 from tests.support.chart_schemas import VERSIONS
 from tests.support.chart_values import COMBINATIONS
@@ -51,6 +51,22 @@ def test_peers_find_the_brokers_by_the_service() -> None:
         variables = rendered.workload(component).main.variables
         wanted = f"tcp://telemetry-mq:{ports[name]}"
         assert wanted == variables[f"TELEMQ_{component.upper()}_BROKER"]
+
+
+def test_the_gateway_asks_every_broker_by_its_pod() -> None:
+    """A Service's name leads to one of several brokers, and `/api/v1/status` shows them all."""
+
+    def asked(values: Values) -> str | None:
+        variables = render(values).workload("api").main.variables
+        found: str | None = variables.get("TELEMQ_API_BROKER_OPS")
+        return found
+
+    first, second = (asked(at("broker.replicas", 2)) or "").split(",")
+    assert f"http://telemetry-mq-0.telemetry-mq.{NAMESPACE}.svc.cluster.local:9601" == first
+    assert "telemetry-mq-1." in second
+    assert 64 == len((asked(at("broker.replicas", 99)) or "").split(","))
+    assert asked(at("broker.replicas", None)) is None
+    assert asked(overlay(at("engine", "nats"), at("nats.enabled", True))) is None
 
 
 def test_two_renders_differ_in_nothing_but_what_is_made_once() -> None:

@@ -57,6 +57,7 @@ SHAPED: dict[str, tuple[Values, Any]] = {
     "TELEMQ_COLLECTOR_DRAIN_S": (at("collector.drainSeconds", 1), "1"),
     "TELEMQ_API_ADDRESS": (at("api.ports.http", 7), "0.0.0.0:7"),
     "TELEMQ_API_DRAIN_S": (at("api.drainSeconds", 1), "1"),
+    "TELEMQ_API_BROKER_OPS": (at("api.brokerOps", "http://a:1, b:2"), "http://a:1, b:2"),
     "TELEMQ_MIGRATE_WAIT_S": (at("migrate.waitSeconds", 7), "7"),
     "TELEMQ_KEYS_WAIT_S": (at("broker.keys.waitSeconds", 7), "7"),
 }

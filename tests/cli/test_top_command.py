@@ -20,8 +20,8 @@ import pytest
 from telemq import upfile
 from telemq.errors import SettingError
 from telemq.settings import TopSettings
-from telemq.top.read import BROKERS_MAX, parse_urls, read_all
 from telemq.top.service import brokers
+from telemq.watch.read import BROKERS_MAX, parse_urls, read_all
 from tests.support.brokers import DEADLINE_S, PlainPeer
 from tests.support.commands import telemq
 from tests.support.ops import BrokerProcess

@@ -89,6 +89,7 @@ def test_ctrl_c_drains_and_leaves_a_report(tmp_path: Path) -> None:
     """Somebody tries telemq, watches it for a while, and ends it."""
     with _up(tmp_path / "data", "--rate=5000") as (process, terminal):
         terminal.until_shows(r"stored +[1-9][0-9,]* +[0-9,]+ since the start")
+        terminal.until_shows(r"dashboard +http://127\.0\.0\.1:\d+/ ")
         terminal.until_shows(r"http://127\.0\.0\.1:\d+/swagger")
         terminal.press(_CTRL_C)
         terminal.until_shows(r"ended +stopped, after")

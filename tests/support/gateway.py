@@ -28,10 +28,11 @@ def serving(settings: ApiSettings) -> Iterator[httpx.Client]:
     stop = threading.Event()
     sock = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    app = create_app(settings)
     thread = threading.Thread(
         target=serve,
-        args=(create_app(settings), sock, stop),
-        kwargs={"drain_s": settings.drain_s},
+        args=(app, sock, stop),
+        kwargs={"drain_s": settings.drain_s, "on_stop": app.state.on_stop},
         daemon=True,
     )
     thread.start()
@@ -66,6 +67,7 @@ def add_series(
     gpu_id: str = "0",
     hostname: str = "host-1",
     pod: str = "",
+    namespace: str = "",
     model_name: str = "NVIDIA H100 80GB HBM3",
 ) -> int:
     """Insert a GPU, unless it is there, and a series of it; gives the series id."""
@@ -76,7 +78,9 @@ def add_series(
         [uuid, gpu_id, device, model_name, hostname],
     ).fetchone()
     assert row is not None
-    labels = [metric_name, gpu_id, device, model_name, hostname, "", pod, "", f'uuid="{uuid}"']
+    labels = [
+        metric_name, gpu_id, device, model_name, hostname, "", pod, namespace, f'uuid="{uuid}"'
+    ]  # fmt: skip
     fingerprint = hashlib.blake2b(repr([uuid, *labels]).encode(), digest_size=16).digest()
     row = conn.execute(
         "INSERT INTO series (fingerprint, gpu, metric_name, gpu_id, device, model_name, hostname,"

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from telemq.top.numbers import BrokerView, Watched
 from telemq.top.screen import render, short
-from tests.unit.test_top_numbers import peer, status
+from telemq.watch.numbers import BrokerView, Watched
+from tests.unit.test_watch_numbers import peer, status
 
 
 def draw(

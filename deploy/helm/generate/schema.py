@@ -14,6 +14,7 @@ from deploy.helm.generate import settings_map
 from deploy.helm.generate.comments import Value
 from deploy.helm.generate.shapes import (
     ACCESS_MODES,
+    BROKER_OPS,
     BROKERS,
     FREE,
     HOSTS,
@@ -164,6 +165,7 @@ def _api() -> Shape:
         replicas=_REPLICAS,
         drainSeconds=setting_range("TELEMQ_API_DRAIN_S"),
         preStopSeconds=whole(0, 600),
+        brokerOps=BROKER_OPS,
         ports=an_object(http=PORT),
         service=an_object(
             type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},

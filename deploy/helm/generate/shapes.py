@@ -10,6 +10,7 @@ from telemq.settings import table
 __all__ = [
     "ACCESS_MODES",
     "BROKERS",
+    "BROKER_OPS",
     "FREE",
     "HOSTS",
     "KEY",
@@ -86,6 +87,11 @@ HOSTS: Shape = {
 BROKERS: Shape = {
     "type": "string",
     "pattern": "^( *tcp://[^ ,]+:[0-9]+ *(, *tcp://[^ ,]+:[0-9]+ *)*)?$",
+}
+#: Ops addresses of brokers.
+BROKER_OPS: Shape = {
+    "type": "string",
+    "pattern": "^( *(http://)?[^ ,/]+:[0-9]+/? *(, *(http://)?[^ ,/]+:[0-9]+/? *)*)?$",
 }
 
 

@@ -27,6 +27,8 @@ from telemq.bench.postgres import ServerUsage
 from telemq.errors import TelemqError
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
+from telemq.store.telemetry import telemetry
+from telemq.store.telemetry_query import Question
 
 __all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query"]
 
@@ -307,8 +309,8 @@ def _of_store(
 
     async def gpu_hour(gpu: int, _metric: int) -> _Answer:
         rows, total = 0, 0.0
-        async with reader.telemetry(fleet.gpu(gpu), start, end) as telemetry:
-            while telemetry is not None and (chunk := await telemetry.fetch(_FETCH_ROWS)):
+        async with telemetry(reader, Question(fleet.gpu(gpu), start, end)) as found:
+            while found is not None and (chunk := await found.fetch(_FETCH_ROWS)):
                 rows += len(chunk)
                 total += sum(value for *_, value in chunk)
         return rows, total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,9 +18,14 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
+from telemq.dashboard import pages as dashboard
 from telemq.errors import StoreError
-from telemq.gateway import gpus, ops
+from telemq.gateway import fleet, gpus, integrity, latest, ops, scrape, status, telemetry
+from telemq.gateway.follower import Follower
+from telemq.gateway.integrity import Verifier
+from telemq.gateway.memo import Memo
 from telemq.gateway.metrics import GatewayMetrics, metered
+from telemq.gateway.status import Watch
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
@@ -36,6 +42,9 @@ def create_app(settings: ApiSettings) -> Litestar:
 
     Args:
         settings: with `dsn` resolved.
+
+    Raises:
+        SettingError: an address of a broker is malformed.
     """
     reader = Reader(
         settings.dsn,
@@ -43,12 +52,19 @@ def create_app(settings: ApiSettings) -> Litestar:
         wait_s=settings.pool_wait_s,
         statement_s_max=settings.statement_s_max,
     )
-    metrics = GatewayMetrics(reader)
+    follower = Follower(settings)
+    metrics = GatewayMetrics(reader, follower)
+    verifier = Verifier(
+        settings.dsn, wait_s=settings.pool_wait_s, statement_s_max=settings.statement_s_max
+    )
 
     @asynccontextmanager
     async def connected(_app: Litestar) -> AsyncIterator[None]:
-        async with reader:
+        async with reader, asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follower.run(), name="follower")
             yield
+            following.cancel()
+            await verifier.close()
 
     app = Litestar(
         route_handlers=_routes(),
@@ -57,6 +73,10 @@ def create_app(settings: ApiSettings) -> Litestar:
             "reader": _given(reader),
             "metrics": _given(metrics),
             "settings": _given(settings),
+            "follower": _given(follower),
+            "verifier": _given(verifier),
+            "watch": _given(Watch(settings)),
+            "desk": _given(fleet.FleetDesk(reader, metrics, settings, Memo(settings.fleet_keep_s))),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -64,6 +84,7 @@ def create_app(settings: ApiSettings) -> Litestar:
         logging_config=None,
     )
     app.asgi_handler = metered(app.asgi_handler, metrics)
+    app.state.on_stop = follower.fanout.close
     return app
 
 
@@ -78,12 +99,15 @@ def openapi_json() -> bytes:
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         tags=[
             Tag("telemetry", "What the GPUs measured."),
+            Tag("now", "How it stands now."),
+            Tag("fleet", "What all GPUs together are at."),
             Tag("operation", "For those who run the gateway."),
         ],
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    nothing = {name: _given(None) for name in ("reader", "metrics", "settings", "document")}
+    names = ("reader", "metrics", "settings", "document", "follower", "verifier", "watch", "desk")
+    nothing = {name: _given(None) for name in names}
     app = Litestar(
         route_handlers=_routes(),
         dependencies=nothing,
@@ -117,7 +141,7 @@ def run(settings: ApiSettings, stop: threading.Event) -> int:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
     log.get().info("gateway listens", url=url, swagger=f"{url}/swagger", redoc=f"{url}/redoc")
-    serve(app, sock, stop, drain_s=settings.drain_s)
+    serve(app, sock, stop, drain_s=settings.drain_s, on_stop=app.state.on_stop)
     log.get().info("gateway stopped")
     return 0
 
@@ -135,7 +159,9 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [*gpus.ROUTES, *ops.ROUTES, *pages.ROUTES]
+    now = [*latest.ROUTES, *scrape.ROUTES, *integrity.ROUTES, *status.ROUTES]
+    then = [*gpus.ROUTES, *telemetry.ROUTES, *fleet.ROUTES]
+    return [*then, *now, *ops.ROUTES, *pages.ROUTES, *dashboard.ROUTES]
 
 
 def _given(value: Any) -> Provide:

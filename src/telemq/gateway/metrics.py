@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from telemq.gateway.follower import Follower
 from telemq.store.reader import Reader
 
 __all__ = ["METRICS", "GatewayMetrics", "MetricInfo", "metered"]
@@ -45,6 +46,12 @@ METRICS: tuple[MetricInfo, ...] = (
     MetricInfo("telemq_api_pool_connections", "gauge", (), "Open Postgres connections."),
     MetricInfo("telemq_api_pool_idle", "gauge", (), "Postgres connections that are not in use."),
     MetricInfo("telemq_api_pool_waiting", "gauge", (), "Requests that wait for a connection."),
+    MetricInfo("telemq_api_board_series", "gauge", (), "Series whose latest value is in memory."),
+    MetricInfo("telemq_api_board_turn_seconds", "gauge", (), "How long reading what is new took."),
+    MetricInfo("telemq_api_live_clients", "gauge", (), "Clients of /api/v1/live."),
+    MetricInfo(
+        "telemq_api_live_missed_total", "counter", (), "Samples that slow live clients missed."
+    ),
 )
 _HELP = {metric.name: metric.help for metric in METRICS}
 _LABELS = {metric.name: metric.labels for metric in METRICS}
@@ -57,9 +64,10 @@ class GatewayMetrics:
 
     Args:
         reader: asked for the state of its connections when the metrics are read.
+        follower: asked for the state of the latest values then.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, follower: Follower) -> None:
         self.registry = CollectorRegistry()
         self._requests = self._counter("telemq_api_requests_total")
         name = "telemq_api_request_seconds"
@@ -69,6 +77,7 @@ class GatewayMetrics:
         self._rows = self._counter("telemq_api_rows_sent_total")
         self._cut = self._counter("telemq_api_answers_cut_total")
         self.registry.register(_Pool(reader))
+        self.registry.register(_Latest(follower))
         ProcessCollector(registry=self.registry)
 
     def _counter(self, name: str) -> Counter:
@@ -100,6 +109,21 @@ class _Pool(Collector):
             ("telemq_api_pool_waiting", stats.waiting),
         ):
             yield GaugeMetricFamily(name, _HELP[name], value=value)
+
+
+class _Latest(Collector):
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    def collect(self) -> Iterable[Metric]:
+        for name, value in (
+            ("telemq_api_board_series", self._follower.series),
+            ("telemq_api_board_turn_seconds", self._follower.turn_s),
+            ("telemq_api_live_clients", self._follower.fanout.clients),
+        ):
+            yield GaugeMetricFamily(name, _HELP[name], value=value)
+        name = "telemq_api_live_missed_total"
+        yield CounterMetricFamily(name, _HELP[name], value=self._follower.fanout.missed)
 
 
 #: On every answer that does not set its own. An API answer is no page: it may load nothing.

@@ -14,14 +14,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 from psycopg import sql
 
-__all__ = ["AHEAD", "Partition", "Partitions", "existing", "gaps", "moment", "partition_name"]
+__all__ = [
+    "AHEAD",
+    "EXISTING",
+    "Partition",
+    "Partitions",
+    "existing",
+    "gaps",
+    "moment",
+    "partition_name",
+]
 
 #: Partitions made ahead of time, so that the end of one is like any other moment.
 AHEAD = 7
@@ -33,8 +42,9 @@ _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Names and ranges of the partitions that have a range, by time.
 # A bound is shown in the session's time zone and style, and read in the same.
-_EXISTING = r"""
+EXISTING: LiteralString = r"""
 WITH shown AS (
     SELECT c.relname::text AS name, regexp_match(
         pg_get_expr(c.relpartbound, c.oid), $$FROM \('(.*)'\) TO \('(.*)'\)$$) AS bound
@@ -63,7 +73,7 @@ def existing(conn: psycopg.Connection[Any]) -> list[Partition]:
         conn: in a transaction, whose time zone and date style are set.
     """
     conn.execute("SELECT set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true)")
-    return [Partition(*row) for row in conn.execute(_EXISTING)]
+    return [Partition(*row) for row in conn.execute(EXISTING)]
 
 
 def gaps(start_us: int, end_us: int, taken: Iterable[Partition]) -> list[tuple[int, int]]:

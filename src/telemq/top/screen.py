@@ -10,7 +10,7 @@ from rich.text import Text
 
 from telemq.broker.stats import BrokerStats
 from telemq.terminal import printable
-from telemq.top.numbers import BrokerView, PeerView, ordered, room_used, totals
+from telemq.watch.numbers import BrokerView, PeerView, ordered, room_used, totals
 
 __all__ = ["render", "short"]
 

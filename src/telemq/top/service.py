@@ -12,9 +12,9 @@ from rich.live import Live
 
 from telemq import upfile
 from telemq.settings import TopSettings
-from telemq.top.numbers import BrokerView, Watched
-from telemq.top.read import parse_urls, read_all
 from telemq.top.screen import render
+from telemq.watch.numbers import BrokerView, Watched
+from telemq.watch.read import parse_urls, read_all
 
 __all__ = ["brokers", "once", "watch"]
 

@@ -213,8 +213,8 @@ def _links(view: View) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     base = f"http://{view.api}"
-    table.add_row("API", f"{base}/api/v1/gpus")
-    table.add_row("docs", f"{base}/swagger  {base}/redoc")
+    table.add_row("dashboard", Text(f"{base}/", style="bold"))
+    table.add_row("API", f"{base}/swagger  {base}/redoc")
     table.add_row("metrics", f"http://{view.broker_ops}/metrics")
     table.add_row("data", view.store)
     return table

@@ -135,7 +135,9 @@ def programs(
             )
             for n, ops in enumerate(places.collector_ops, 1)
         ),
-        program("api", "api", ["api"], ApiSettings, address=places.api),
+        program(
+            *("api", "api", ["api"], ApiSettings), address=places.api, broker_ops=places.broker_ops
+        ),
         program(
             *("maintain", "maintain", ["maintain"], MaintainSettings),
             every_s=_MAINTAIN_S,

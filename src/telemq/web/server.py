@@ -8,7 +8,7 @@ import logging
 import math
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -41,11 +41,25 @@ def listen(host: str, port: int, flag: str = "--address") -> socket.socket:
     return sock
 
 
-def serve(app: ASGIApp, sock: socket.socket, stop: threading.Event, *, drain_s: float) -> None:
+def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    stop: threading.Event,
+    *,
+    drain_s: float,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
     """Serve `app` on `sock`, which is closed at the end.
 
     On `stop` it takes no more requests, waits up to `drain_s` for the answers that are being sent,
     and returns.
+
+    Args:
+        app: the application.
+        sock: listening.
+        stop: set to end it.
+        drain_s: longest wait for answers.
+        on_stop: called in the loop when it stops, to end answers that have no end of their own.
     """
     config = uvicorn.Config(
         app,
@@ -57,7 +71,7 @@ def serve(app: ASGIApp, sock: socket.socket, stop: threading.Event, *, drain_s: 
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(drain_s),
     )
-    server = _Server(config, stop)
+    server = _Server(config, stop, on_stop)
     with (
         sock,
         _logged("uvicorn", "psycopg.pool"),
@@ -67,15 +81,19 @@ def serve(app: ASGIApp, sock: socket.socket, stop: threading.Event, *, drain_s: 
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stop: threading.Event, on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._stop = stop
+        self._on_stop = on_stop
 
     async def on_tick(self, counter: int) -> bool:
         return self._stop.is_set() or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what uvicorn only cancels and leaves: an answer has a transaction to close."""
+        self._on_stop()
         await super().shutdown(sockets)
         if tasks := set(self.server_state.tasks):
             await asyncio.wait(tasks, timeout=_CANCELLED_S)

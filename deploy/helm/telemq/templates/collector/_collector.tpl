@@ -18,14 +18,12 @@ Brokers are filled evenly, so each one's share of the target is enough to look a
 {{- else if kindIs "invalid" .Values.broker.replicas }}
 {{- fail "collector.autoscaling by keda asks each broker: give broker.replicas, or keda.prometheusAddress" }}
 {{- else }}
-{{- $name := include "telemq.componentName" (dict "root" . "component" "broker") }}
-{{- $port := int64 .Values.broker.ports.ops }}
 {{- $brokers := int (max 1 .Values.broker.replicas) }}
 {{- $share := max 1 (div $keda.recordsPerCollector $brokers) }}
 {{- range $n := until $brokers }}
 - type: metrics-api
   metadata:
-    url: http://{{ $name }}-{{ $n }}.{{ $name }}.{{ $.Release.Namespace }}.svc.{{ $.Values.clusterDomain }}:{{ $port }}/status.json
+    url: {{ include "telemq.brokerOpsUrl" (dict "root" $ "number" $n) }}/status.json
     valueLocation: stats.ready_records
     targetValue: {{ $share | quote }}
 {{- end }}

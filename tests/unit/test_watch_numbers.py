@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from telemq.broker.stats import BrokerStats, BrokerStatus, Counters, PeerStats
-from telemq.top.numbers import BrokerView, Totals, Watched, ordered, room_used, totals
+from telemq.watch.numbers import BrokerView, Totals, Watched, ordered, room_used, totals
 
 
 def peer(name: str, role: str = "consumer", **changed: Any) -> PeerStats:

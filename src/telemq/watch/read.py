@@ -40,17 +40,21 @@ class Reading:
     fault: str = ""
 
 
-def parse_urls(text: str) -> list[str]:
+def parse_urls(text: str, flag: str = "--broker") -> list[str]:
     """Give each of some brokers once, as ``http://host:port``.
+
+    Args:
+        text: their ops addresses, comma-separated.
+        flag: the setting, for the error.
 
     Raises:
         SettingError: one of them is not of that form, or there are too many.
     """
     urls: dict[str, None] = {}
     for word in filter(None, (word.strip() for word in text.split(","))):
-        urls[ops_url("--broker", word, _ACCEPTED)] = None
+        urls[ops_url(flag, word, _ACCEPTED)] = None
     if not 1 <= len(urls) <= BROKERS_MAX:
-        raise SettingError("--broker", text, f"{_ACCEPTED}; at most {BROKERS_MAX}")
+        raise SettingError(flag, text, f"{_ACCEPTED}; at most {BROKERS_MAX}")
     return list(urls)
 
 

@@ -1,4 +1,4 @@
-"""What `telemq top` shows, worked out from the brokers' documents: rates, and who is in trouble.
+"""What people see of brokers, worked out from the brokers' documents: rates, and who is in trouble.
 
 A rate is between two snapshots of one broker, by the broker's own clock. A broker that was
 restarted begins anew: its uptime fell, so there is no rate until its second snapshot.

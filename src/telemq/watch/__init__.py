@@ -1,0 +1,1 @@
+"""Several brokers watched from outside: their documents read, rates and trouble worked out."""
