@@ -57,6 +57,12 @@ class Fleet:
         """Give the name of a metric, 0 to `METRICS` - 1."""
         return f"DCGM_FI_BENCH_{number}"
 
+    def values(
+        self, scrape: npt.NDArray[np.int64], number: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        """Give the values of records by the numbers of their scrapes and series."""
+        return value_of(scrape, number)
+
     def labels(self, number: int) -> SeriesLabels:
         """Give the labels of a series: as long as real ones."""
         gpu, metric = divmod(number, METRICS)
@@ -86,5 +92,5 @@ class Fleet:
                 tuple(map(labels.__getitem__, used.tolist())),
                 index.astype(np.int32),
                 START_US + scrape * interval_us,
-                value_of(scrape, number),
+                self.values(scrape, number),
             )

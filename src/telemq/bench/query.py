@@ -33,7 +33,7 @@ from telemq.store.telemetry import telemetry
 from telemq.store.telemetry_query import Question
 from telemq.store.writer import StoredBatch, Writer
 
-__all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query"]
+__all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query", "fill"]
 
 _START = datetime.fromtimestamp(START_US / 1e6, UTC)
 _DAY_END = _START + timedelta(days=1) - timedelta(microseconds=1)
@@ -161,7 +161,7 @@ def bench_query(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run | StoreSiz
     count = load.scrapes * load.fleet.series
     with psycopg.connect(dsn, autocommit=True) as conn:
         migrate(conn)
-        _fill(conn, load)
+        fill(conn, load)
         row = conn.execute(_OWN_SIZE).fetchone()
         yield StoreSize("telemq", count, row[0] if row else 0)
         _fill_wide(conn, load)
@@ -180,7 +180,8 @@ def bench_query(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run | StoreSiz
         )
 
 
-def _fill(conn: psycopg.Connection, load: QueryLoad) -> None:
+def fill(conn: psycopg.Connection, load: QueryLoad) -> None:
+    """Store a load's samples as collectors do, in an empty database."""
     writer = Writer(conn)
     batches = load.fleet.batches(load.scrapes * load.fleet.series, _BATCH_RECORDS)
     first_row = 0
