@@ -14,7 +14,7 @@ from telemq_cli import bench_render as render
 from telemq_cli.app import app
 from telemq_cli.outcome import outcome
 
-__all__ = ["backlog", "bench", "broker", "ingest", "latency", "peers", "pipeline", "query"]
+__all__ = ["api", "backlog", "bench", "broker", "ingest", "latency", "peers", "pipeline", "query"]
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what this machine can do.")
 app.add_typer(bench, name="bench")
@@ -209,6 +209,34 @@ def query(
         ):
             chill = own.chill if cold else None
             return render.report_query(bench_query(load, own.dsn, runs, chill), as_json)
+
+    raise typer.Exit(outcome(measure))
+
+
+@bench.command()
+def api(
+    *,
+    samples: Annotated[int, typer.Option(min=1, help="Samples stored.")] = 20_000_000,
+    gpus: Gpus = 2000,
+    interval_s: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Between two samples of a series.")
+    ] = 60.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at a time.")] = 4,
+    questions: Annotated[int, typer.Option(min=1, help="Of each kind, in each run.")] = 20,
+    runs: Runs = 1,
+    dsn: Dsn = "",
+    as_json: Json = False,
+) -> None:
+    """Ask a gateway for telemetry in every format, and about a whole fleet."""
+    from telemq.bench.api import DcgmFleet, bench_api
+    from telemq.bench.postgres import scratch_database
+    from telemq.bench.query import QueryLoad
+
+    load = QueryLoad(samples, DcgmFleet(gpus, interval_s), concurrency, questions)
+
+    def measure() -> int:
+        with _server(dsn) as server, scratch_database(server) as scratch:
+            return render.report_api(bench_api(load, scratch, runs), as_json)
 
     raise typer.Exit(outcome(measure))
 

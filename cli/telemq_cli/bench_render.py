@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from telemq.bench.peers import PeerRun
     from telemq.bench.query import StoreSize
 
-__all__ = ["report", "report_backlog", "report_latency", "report_query", "show_peers"]
+__all__ = ["report", "report_api", "report_backlog", "report_latency", "report_query", "show_peers"]
 
 
 def report(runs: Iterable[Run], as_json: bool) -> int:
@@ -118,6 +118,22 @@ def report_query(seen: Iterable[Run | StoreSize], as_json: bool) -> int:
         *_limits(summaries),
         *(f"{s.layout}: {s.sample_bytes:.1f} bytes a sample" for s in sizes),
     )
+
+
+def report_api(runs: Iterable[Run], as_json: bool) -> int:
+    """Show how long answers took: telemetry to its first byte, the others to their end."""
+    from telemq.bench.measure import summarise
+
+    done = _measured(runs)
+    if as_json:
+        return _json([run.to_dict() for run in done])
+    table = _table("answers", "p50 ms", "p99 ms", "most", "a second", "gateway CPU s", "peak MB")
+    for summary in summarise(done):
+        gateway = next(r.parts[0] for r in reversed(done) if r.subject == summary.subject)
+        rate = f"{summary.records_per_s[1]:,.1f}"
+        used = (f"{gateway.cpu_s:.2f}", f"{gateway.peak_bytes / 1e6:.0f}")
+        table.add_row(summary.subject, *_times(summary.delivered_ms), rate, *used)
+    return _print(table)
 
 
 def show_peers(run: PeerRun, as_json: bool) -> int:

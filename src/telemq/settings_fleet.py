@@ -28,7 +28,7 @@ class FleetSettings(StoreSettings):
         high=3660,
     )
     fleet_keep_s: float = setting(
-        15.0,
+        30.0,
         "An answer about the whole fleet is given again for so long; 0 asks the database each "
         "time.",
         unit="s",
@@ -43,4 +43,4 @@ class FleetSettings(StoreSettings):
         low=1,
         high=86_400,
     )
-    hot_c: float = setting(85.0, "A GPU over this temperature is hot.", unit="°C", low=0, high=200)
+    hot_c: float = setting(85.0, "A GPU over this temperature is hot.", unit="°C", low=1, high=200)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from telemq.bench import pipeline
+from telemq.bench.api import FORMATS, QUESTIONS, DcgmFleet, bench_api
 from telemq.bench.backlog import bench_backlog
 from telemq.bench.broker import BROKER, bench_broker, bench_curve
 from telemq.bench.carrier import Carrier, Load, carry
@@ -286,6 +287,19 @@ def test_pipeline_is_timed_from_its_first_lease_to_its_last_commit() -> None:
     watch(10, 10)
     assert (began, ended) == (watch.began, watch.ended)
     assert began <= ended
+
+
+def test_api_is_asked_in_every_format_and_about_the_fleet(empty: str) -> None:
+    """Sixteen GPUs, an hour; the answers' sizes are checked by the benchmark itself."""
+    load = QueryLoad(9600, DcgmFleet(16, 60.0), concurrency=2, questions=3)
+    runs = {run.subject: run for run in bench_api(load, empty, 1)}
+    assert {f"telemetry, {name}" for name in FORMATS} <= runs.keys()
+    assert len(FORMATS) + 2 * len(QUESTIONS) == len(runs)
+    assert 2 * 4 * 60 == runs["telemetry, arrow"].records
+    for run in runs.values():
+        assert run.delivered_ms is not None
+        assert 0 < run.delivered_ms.p50
+        assert 0 < run.parts[0].peak_bytes
 
 
 def test_layouts_that_answer_differently_are_not_compared(

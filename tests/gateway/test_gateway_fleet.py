@@ -351,7 +351,7 @@ def test_windows_at_the_ends_of_time_are_answered(api: httpx.Client) -> None:
     [
         ("idle", "below=-1", "below '-1' is not accepted; it must be a number, 0 to 100"),
         ("idle", "below=nan", "below"),
-        ("idle", "below=1e1", "below"),
+        ("idle", "below=1e3", "below"),
         ("idle", "minutes=0", "minutes"),
         ("idle", "minutes=inf", "minutes"),
         ("usage", "group_by=team", "accepted: namespace, pod, host"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemq.gateway.query import moment, only, window
+from telemq.gateway.query import choice, moment, names, number, only, step_s, window
 from telemq.web.problems import ProblemError
 
 
@@ -118,3 +118,30 @@ def test_misspelt_and_repeated_parameters_are_refused(
     """`?start=` would otherwise answer the whole history."""
     with pytest.raises(ProblemError, match=complaint):
         only(given, "start_time", "end_time")
+
+
+def test_numbers_are_read_within_their_range() -> None:
+    """As people and programs write them; empty is absent."""
+    for text, expected in [("0", 0), ("5", 5), ("2.5", 2.5), ("1e1", 10), ("5e-3", 0.005)]:
+        assert expected == number("n", text, 0, 10)
+    assert None is number("n", "", 0, 10)
+    assert 7 == number("n", "7", 1, 10, whole=True)
+
+
+@given(st.text())
+def test_no_number_step_or_choice_is_a_fault_of_ours(text: str) -> None:
+    """Fuzzers send anything: it is refused, or within the range."""
+    with contextlib.suppress(ProblemError):
+        assert 1 <= (number("n", text, 1, 10) or 1) <= 10
+    with contextlib.suppress(ProblemError):
+        assert 0 <= step_s(text, 86_400) <= 86_400
+    with contextlib.suppress(ProblemError):
+        assert choice("c", text, ("a", "b")) in {"a", "b"}
+
+
+def test_a_repeated_name_counts_once_and_too_many_are_refused() -> None:
+    """A script adds a metric for each line of a file."""
+    assert ("b", "a") == names("metric", ["b", "", "a", "b"])
+    assert 100 == len(names("metric", map(str, range(100))))
+    with pytest.raises(ProblemError, match="101 times"):
+        names("metric", map(str, range(101)))

@@ -60,6 +60,12 @@ class Fleet:
         """Give the name of a metric, 0 to `METRICS` - 1."""
         return f"DCGM_FI_BENCH_{number}"
 
+    def values(
+        self, scrape: npt.NDArray[np.int64], number: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Give the values of records by the numbers of their scrapes and series."""
+        return value_of(scrape, number)
+
     def labels(self, number: int) -> SeriesLabels:
         """Give the labels of a series: as long as real ones."""
         gpu, metric = divmod(number, METRICS)
@@ -89,5 +95,5 @@ class Fleet:
                 groups,
                 index,
                 START_US + scrape * interval_us,
-                value_of(scrape, number),
+                self.values(scrape, number),
             )

@@ -1,7 +1,7 @@
 """Telemetry as an Arrow IPC stream, for data frames; needs pyarrow (the extra ``arrow``).
 
-Labels are dictionary columns whose dictionaries are sent once, so a row takes 60 bytes where JSON
-takes 900.
+Labels are dictionary columns whose dictionaries are sent once, so a row takes 56 bytes where JSON
+takes 680.
 """
 
 from __future__ import annotations

@@ -172,12 +172,12 @@ async def health(fleet: Fleet, window: Window, *, hot_c: float) -> Health:
     found = await fleet.series([UTILIZATION, *_METRIC_OF.values()])
     gpus = {series.gpu: series for series in found}
     kinds: list[Kind] = list(_METRIC_OF)
-    limits = {TEMPERATURE: hot_c, XID: 0.0, ECC: 0.0}
-    metrics = {metric: place for place, metric in enumerate(limits)}
-    judged = [series for series in found if series.metric_name in limits]
+    places = {_METRIC_OF[kind]: place for place, kind in enumerate(kinds)}
+    judged = [series for series in found if series.metric_name in places]
     over = await fleet.over(
-        {s.id: s.gpu * len(limits) + metrics[s.metric_name] for s in judged},
-        {s.id: limits[s.metric_name] for s in judged},
+        {s.id: s.gpu * len(kinds) + places[s.metric_name] for s in judged},
+        {s.id for s in judged if s.metric_name == TEMPERATURE},
+        hot_c,
         window.start,
         window.end,
     )
@@ -192,7 +192,7 @@ async def health(fleet: Fleet, window: Window, *, hot_c: float) -> Health:
         problems = [
             _over_limit(kind, over[number], hot_c)
             for place, kind in enumerate(kinds)
-            if (number := gpu * len(limits) + place) in over
+            if (number := gpu * len(kinds) + place) in over
         ]
         if silent := _silent(seen[gpu], window):
             problems.append(silent)

@@ -132,7 +132,7 @@ def number(name: str, text: str, low: float, high: float, *, whole: bool = False
     """
     if not text:
         return None
-    form = r"\d{1,18}" if whole else r"\d{1,18}(\.\d{1,18})?"
+    form = r"\d{1,18}" if whole else r"\d{1,18}(\.\d{1,20})?([eE]-?\d{1,3})?"
     if not re.fullmatch(form, text, re.ASCII) or not low <= float(text) <= high:
         kind = "a whole number" if whole else "a number"
         raise ProblemError(

@@ -110,10 +110,15 @@ class Fleet:
         return {track: Covered(seconds, seconds, rise) for track, seconds, rise in rows}
 
     async def over(
-        self, tracks: Tracks, limits: Mapping[int, float], start: datetime, end: datetime
+        self,
+        tracks: Tracks,
+        high: Collection[int],
+        limit: float,
+        start: datetime,
+        end: datetime,
     ) -> dict[int, Over]:
-        """Give the tracks that have samples over the limits of their series."""
-        rows = await self._rows(fleet_query.over(tracks, limits, start, end), tracks)
+        """Give the tracks that have samples over `limit`, if they are `high`, or else over 0."""
+        rows = await self._rows(fleet_query.over(tracks, high, limit, start, end), tracks)
         return {track: Over(*of) for track, *of in rows}
 
     async def seen(self, tracks: Tracks, start: datetime, end: datetime) -> dict[int, Seen]:

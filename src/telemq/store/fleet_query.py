@@ -12,7 +12,7 @@ than they bring.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
@@ -144,7 +144,7 @@ GROUP BY track
 
 
 def over(
-    tracks: Mapping[int, int], limits: Mapping[int, float], start: datetime, end: datetime
+    tracks: Mapping[int, int], high: Collection[int], limit: float, start: datetime, end: datetime
 ) -> Statement:
     """Give, for each track that has any, the samples over its limit.
 
@@ -152,24 +152,22 @@ def over(
 
     Args:
         tracks: of each series.
-        limits: of each series.
+        high: the series whose limit is `limit`; that of the others is 0.
+        limit: greater than 0.
         start: of the window, inclusive.
         end: of the window, inclusive.
     """
-    return _OVER, _values(tracks, start, end, limits=[limits[series] for series in tracks])
+    return _OVER, _values(tracks, start, end, high=list(high), limit=limit)
 
 
+# Told apart where the samples are read: almost all are within their limits, and end there.
 _OVER: LiteralString = f"""
 SELECT track, max(value), (array_agg(value ORDER BY ts DESC))[1], min(ts), max(ts)
-FROM {
-    _SAMPLES.replace(
-        "WHERE",
-        '''
-    JOIN unnest(%(ids)s::int[], %(tracks)s::int[], %(limits)s::float8[]) AS asked (id, track, high)
-    ON asked.id = sample.series_id WHERE''',
-    )
-}
-  AND value > high AND value < 1e6
+FROM (
+    SELECT series_id, ts, value FROM {_SAMPLES}
+      AND value > 0 AND value < 1e6
+      AND (value > %(limit)s OR series_id <> ALL(%(high)s::int[]))
+) AS found JOIN {_TRACKS} ON asked.id = series_id
 GROUP BY track
 """
 
