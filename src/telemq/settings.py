@@ -21,6 +21,7 @@ from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
 from telemq.settings_once import KeysSettings, MigrateSettings
+from telemq.settings_protect import ProtectSettings
 from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
 
 __all__ = [
@@ -191,7 +192,7 @@ class CollectorSettings(PartitionSettings, EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiSettings(StoreSettings):
+class ApiSettings(ProtectSettings, StoreSettings):
     """`telemq api`."""
 
     component: ClassVar[str] = "api"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -60,11 +61,13 @@ def test_it_makes_the_schema_when_it_is_the_first(postgres: Databases) -> None:
             gateway.join(20)
 
 
-def test_it_refuses_an_open_address() -> None:
-    """There are no tokens yet, so the API is for this machine only."""
-    with pytest.raises(SettingError, match="--insecure"):
-        run(ApiSettings(dsn=_NO_DSN, address="0.0.0.0:0"), _stopped())
-    assert 0 == run(ApiSettings(dsn=_NO_DSN, address="0.0.0.0:0", insecure=True), _stopped())
+def test_it_refuses_an_open_address_without_tokens() -> None:
+    """Somebody switches tokens off to try something, on an address that others reach."""
+    settings = ApiSettings(dsn=_NO_DSN, address="0.0.0.0:0", tokens="off")
+    with pytest.raises(SettingError, match=r"0\.0\.0\.0:0.*--insecure"):
+        run(settings, _stopped())
+    assert 0 == run(dataclasses.replace(settings, insecure=True), _stopped())
+    assert 0 == run(dataclasses.replace(settings, tokens="auto"), _stopped())
 
 
 def test_it_names_a_busy_port() -> None:
@@ -138,7 +141,7 @@ def test_the_document_describes_every_answer() -> None:
             (media_type,) = response["content"]
             assert (media_type == "application/problem+json") == (int(status) >= 400)
     telemetry = operations["/api/v1/gpus/{id}/telemetry"]
-    assert {"200", "400", "404", "500", "503"} == telemetry["responses"].keys()
+    assert {"200", "400", "401", "403", "404", "429", "500", "503"} == telemetry["responses"].keys()
     content = telemetry["responses"]["200"]["content"]["application/json"]["schema"]
     assert {"type": "array", "items": {"$ref": "#/components/schemas/Record"}} == content
     assert [("id", "path"), ("start_time", "query"), ("end_time", "query")] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -19,11 +19,14 @@ from litestar.openapi.spec import License, Tag
 from telemq import __version__, log
 from telemq.errors import StoreError
 from telemq.gateway import gpus, ops
+from telemq.gateway.access import Gate, tokens_needed
+from telemq.gateway.document import guarded
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
+from telemq.store.tokens import find_token
 from telemq.web import pages
 from telemq.web.problems import HANDLERS
 from telemq.web.server import listen, serve
@@ -36,6 +39,9 @@ def create_app(settings: ApiSettings) -> Litestar:
 
     Args:
         settings: with `dsn` resolved.
+
+    Raises:
+        SettingError: the address needs tokens, and they are off.
     """
     reader = Reader(
         settings.dsn,
@@ -44,6 +50,7 @@ def create_app(settings: ApiSettings) -> Litestar:
         statement_s_max=settings.statement_s_max,
     )
     metrics = GatewayMetrics(reader)
+    gate = Gate(settings, partial(find_token, reader.side), metrics)
 
     @asynccontextmanager
     async def connected(_app: Litestar) -> AsyncIterator[None]:
@@ -60,6 +67,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
+        guards=[gate.check],
         openapi_config=None,  # openapi_json makes it; Litestar's own pages load from a CDN
         logging_config=None,
     )
@@ -90,7 +98,7 @@ def openapi_json() -> bytes:
         openapi_config=config,
         logging_config=None,  # the default would set up the root logger of this process
     )
-    schema = app.openapi_schema.to_schema()
+    schema = guarded(app.openapi_schema.to_schema(), app.routes)
     for path in schema["paths"].values():
         for parameter in path["get"].get("parameters", []):
             if parameter["schema"].get("default") == "":  # empty is absent: no value to be told
@@ -107,16 +115,18 @@ def run(settings: ApiSettings, stop: threading.Event) -> int:
         stop: set to end it; answers that are being sent are finished first, within `drain_s`.
 
     Raises:
-        SettingError: the address is malformed, or not loopback without `insecure`.
+        SettingError: the address is malformed, or needs tokens, and they are off.
         BusyError: the address cannot be listened on.
     """
-    host, port = host_and_port("--address", settings.address, insecure=settings.insecure)
+    host, port = host_and_port("--address", settings.address, insecure=True)
     app = create_app(settings)
     sock = listen(host, port)
     threading.Thread(target=_prepare, args=(settings.dsn,), name="schema", daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
-    log.get().info("gateway listens", url=url, swagger=f"{url}/swagger", redoc=f"{url}/redoc")
+    needed = "needed" if tokens_needed(settings) else "none"
+    pages = {name: f"{url}/{name}" for name in ("swagger", "redoc")}
+    log.get().info("gateway listens", url=url, tokens=needed, **pages)
     serve(app, sock, stop, drain_s=settings.drain_s)
     log.get().info("gateway stopped")
     return 0

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from telemq.errors import StoreError
 from telemq.gateway.metrics import GatewayMetrics
 from telemq.store.reader import Reader
+from telemq.web.access import OPEN
 from telemq.web.problems import described
 
 __all__ = ["ROUTES", "healthz", "metrics", "readyz"]
@@ -18,6 +19,7 @@ __all__ = ["ROUTES", "healthz", "metrics", "readyz"]
 
 @get(
     "/healthz",
+    opt=OPEN,
     tags=["operation"],
     operation_id="healthz",
     summary="Is the process alive?",
@@ -33,6 +35,7 @@ def healthz() -> str:
 
 @get(
     "/readyz",
+    opt=OPEN,
     tags=["operation"],
     operation_id="readyz",
     summary="Can it answer questions now?",
@@ -52,6 +55,7 @@ async def readyz(reader: NamedDependency[SkipValidation[Reader]]) -> str:
 
 @get(
     "/metrics",
+    opt=OPEN,
     tags=["operation"],
     operation_id="metrics",
     summary="The gateway's own metrics",

@@ -69,6 +69,11 @@ shared:
   logLevel: TELEMQ_LOG_LEVEL
   logFormat: TELEMQ_LOG_FORMAT
 own:
+  tokens: TELEMQ_API_TOKENS
+  tokenCacheS: TELEMQ_API_TOKEN_CACHE_S
+  ratePerS: TELEMQ_API_RATE_PER_S
+  rateBurst: TELEMQ_API_RATE_BURST
+  clientsMax: TELEMQ_API_CLIENTS_MAX
   poolConnections: TELEMQ_API_POOL_CONNECTIONS
   poolWaitS: TELEMQ_API_POOL_WAIT_S
   statementSMax: TELEMQ_API_STATEMENT_S_MAX
