@@ -198,6 +198,9 @@ class ApiSettings(ProtectSettings, StoreSettings):
     component: ClassVar[str] = "api"
 
     address: str = setting("127.0.0.1:8080", "HTTP address of the gateway; port 0 picks one.")
+    ops_address: str = setting(
+        "127.0.0.1:9604", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
+    )
     pool_connections: int = setting(
         8, "Most Postgres connections.", unit="connections", low=1, high=1000
     )

@@ -56,3 +56,31 @@ class ProtectSettings:
         low=1,
         high=10_000_000,
     )
+    connections_max: int = setting(
+        1000,
+        "Most open connections of clients; others are answered 503.",
+        unit="connections",
+        low=1,
+        high=100_000,
+    )
+    request_s_max: float = setting(
+        10.0,
+        "Longest time that a client may take to send a request; then it gets 408.",
+        unit="s",
+        low=0.1,
+        high=3600,
+    )
+    head_bytes_max: int = setting(
+        32 * 2**10,
+        "Largest head of a request, its path included; others get 431.",
+        unit="bytes",
+        low=1024,
+        high=2**24,
+    )
+    body_bytes_max: int = setting(
+        16 * 2**10,
+        "Largest body of a request, of which nothing is read; others get 413.",
+        unit="bytes",
+        low=0,
+        high=2**30,
+    )

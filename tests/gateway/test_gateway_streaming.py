@@ -15,7 +15,7 @@ import pytest
 
 from telemq.gateway import answer
 from telemq.settings import ApiSettings
-from tests.support.gateway import add_partition, add_series, at, serving
+from tests.support.gateway import add_partition, add_series, at, metrics_of, serving
 
 _GPU = "GPU-aaaa"
 _PATH = f"/api/v1/gpus/{_GPU}/telemetry"
@@ -52,7 +52,7 @@ def _in_transaction(conn: psycopg.Connection) -> int:
 
 
 def _metric(api: httpx.Client, line: str) -> float:
-    found = [of for of in api.get("/metrics").text.splitlines() if of.startswith(line + " ")]
+    found = [of for of in metrics_of(api).splitlines() if of.startswith(line + " ")]
     return float(found[0].split()[-1]) if found else 0.0
 
 

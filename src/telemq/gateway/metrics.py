@@ -46,7 +46,8 @@ METRICS: tuple[MetricInfo, ...] = (
         "telemq_api_refused_total",
         "counter",
         ("reason",),
-        "Requests that were not let in: token, scope, rate.",
+        "Requests that were not let in: token, scope, rate; head, body, slow, malformed, "
+        "connections.",
     ),
     MetricInfo("telemq_api_pool_connections", "gauge", (), "Open Postgres connections."),
     MetricInfo("telemq_api_pool_idle", "gauge", (), "Postgres connections that are not in use."),

@@ -8,13 +8,15 @@ import logging
 import math
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from litestar.types import ASGIApp
 
 from telemq import log
 from telemq.errors import BusyError
+from telemq.web.connection import BoundedConnection, ConnectionLimits
 
 __all__ = ["listen", "serve"]
 
@@ -41,14 +43,32 @@ def listen(host: str, port: int, flag: str = "--address") -> socket.socket:
     return sock
 
 
-def serve(app: ASGIApp, sock: socket.socket, stop: threading.Event, *, drain_s: float) -> None:
+def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    stop: threading.Event,
+    *,
+    drain_s: float,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - it is frozen
+    refused: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serve `app` on `sock`, which is closed at the end.
 
     On `stop` it takes no more requests, waits up to `drain_s` for the answers that are being sent,
     and returns.
+
+    Args:
+        app: answers.
+        sock: listens.
+        stop: set to end it.
+        drain_s: longest wait for answers.
+        limits: of what clients may do.
+        refused: told why, in a word, whenever one met a limit.
     """
     config = uvicorn.Config(
         app,
+        # uvicorn only ever calls it, as it would the class.
+        http=partial(BoundedConnection, limits=limits, refused=refused),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,
