@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from telemq.errors import SettingError, StoreError
+from telemq.errors import SettingError
 from telemq.setting import rows
 from telemq.settings import CollectorSettings, StoreSettings
 from telemq_cli.app import app
+from telemq_cli.database import open_database
 from telemq_cli.flags import command
 from telemq_cli.outcome import FAILED, NOT_USABLE, complain
 
 if TYPE_CHECKING:
-    import psycopg
-
     from telemq.store.dead import Selection
     from telemq.store.dead_retry import Outcome
 
@@ -72,7 +68,7 @@ def list_(
     from telemq_cli.render import print_json
 
     selection = Selection(stream=stream, reason=reason, since=_moment(since), dropped=dropped)
-    with _database(settings) as conn, conn.transaction():
+    with open_database(settings, "dead letters") as conn, conn.transaction():
         letters = find(conn, selection, limit=limit, newest=True)
         total, row_count = count(conn, selection)
     if json:
@@ -100,7 +96,7 @@ def show(
     from telemq_cli.dead_render import letter_values, print_letter
     from telemq_cli.render import print_json
 
-    with _database(settings) as conn, conn.transaction():
+    with open_database(settings, "dead letters") as conn, conn.transaction():
         found = find(conn, Selection(ids=(id,), dropped=True), limit=1)
         payload = payload_of(conn, id)
     if not found or payload is None:
@@ -138,7 +134,7 @@ def retry(
     selection = _selection(ids, stream, reason, since, all)
     now_us = utc_us()
     outcomes: list[Outcome] = []
-    with _database(settings) as conn:
+    with open_database(settings, "dead letters") as conn:
         retrier = Retrier(
             conn,
             oldest_us=now_us - settings.record_age_days_max * 86_400_000_000,
@@ -177,7 +173,7 @@ def drop(
     from telemq.store.dead import drop as drop_letters
 
     selection = _selection(ids, stream, reason, since, all)
-    with _database(settings) as conn:
+    with open_database(settings, "dead letters") as conn:
         if not ids and not yes:
             letters, row_count = count(conn, selection)
             complain(f"this would drop {letters:,} letters of {row_count:,} rows; add --yes")
@@ -223,33 +219,3 @@ def _moment(text: str | None) -> datetime | None:
         accepted = "such as 90s, 30m, 2h or 7d, or a time with its offset: 2026-01-31T00:00:00Z"
         raise SettingError("--since", text, accepted) from None
     return moment
-
-
-@contextlib.contextmanager
-def _database(settings: StoreSettings) -> Iterator[psycopg.Connection[Any]]:
-    """Open the database that is there; makes none.
-
-    Raises:
-        SettingError: there is none.
-        StoreError: it is not telemq's, or older than this version.
-    """
-    import psycopg
-
-    from telemq import log
-    from telemq.store.embedded import database, default_data_dir
-
-    log.configure("warning" if settings.log_level == "info" else settings.log_level)
-    data_dir = Path(settings.data_dir or default_data_dir()).expanduser()
-    if not settings.dsn and not (data_dir / "postgres").is_dir():
-        raise SettingError("--data-dir", str(data_dir), "a directory with a database, or see --dsn")
-    with (
-        database(settings.dsn, settings.data_dir) as dsn,
-        psycopg.connect(dsn, autocommit=True) as conn,
-    ):
-        try:
-            yield conn
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            raise StoreError(
-                "the database has no dead letters of this version: "
-                f"{error.diag.message_primary}; telemq migrate brings it up to date"
-            ) from error

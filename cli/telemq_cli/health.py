@@ -26,8 +26,8 @@ _KINDS: dict[str, type[Common]] = {
     for kind in (BrokerSettings, StreamerSettings, CollectorSettings, ApiSettings)
 }
 _ACCEPTED = f"one of {', '.join(_KINDS)}, or http://host:port"
-#: Settings that hold the address where /healthz and /readyz are.
-_ADDRESSES = ("ops_address", "address")
+#: Settings that hold the address where /healthz and /readyz are; of a gateway where people ask it.
+_ADDRESSES = ("address", "ops_address")
 
 
 @app.command("health")

@@ -16,6 +16,9 @@ from telemq_cli import journal
 from telemq_cli import keys
 
 # isort: split
+from telemq_cli import tokens
+
+# isort: split
 from telemq_cli import top
 
 # isort: split
@@ -40,5 +43,6 @@ __all__ = [
     "reports",
     "services",
     "sizing",
+    "tokens",
     "top",
 ]

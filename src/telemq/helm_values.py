@@ -48,6 +48,8 @@ STRUCTURED = {
     "TELEMQ_COLLECTOR_WORKERS": "collector.workers",
     "TELEMQ_COLLECTOR_DRAIN_S": "collector.drainSeconds",
     "TELEMQ_API_ADDRESS": "api.ports.http",
+    "TELEMQ_API_OPS_ADDRESS": "api.ports.ops",
+    "TELEMQ_API_TOKENS": "api.tokens.enabled",
     "TELEMQ_API_DRAIN_S": "api.drainSeconds",
     "TELEMQ_API_BROKER_OPS": "api.brokerOps",
     "TELEMQ_MIGRATE_WAIT_S": "migrate.waitSeconds",

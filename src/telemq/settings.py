@@ -23,6 +23,7 @@ from telemq.settings_common import Common, StoreSettings
 from telemq.settings_fleet import FleetSettings
 from telemq.settings_latest import LatestSettings
 from telemq.settings_once import KeysSettings, MigrateSettings
+from telemq.settings_protect import ProtectSettings
 from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
 
 __all__ = [
@@ -202,12 +203,15 @@ class CollectorSettings(PartitionSettings, EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiSettings(LatestSettings, FleetSettings, StoreSettings):
+class ApiSettings(LatestSettings, FleetSettings, ProtectSettings, StoreSettings):
     """`telemq api`."""
 
     component: ClassVar[str] = "api"
 
     address: str = setting("127.0.0.1:8080", "HTTP address of the gateway; port 0 picks one.")
+    ops_address: str = setting(
+        "127.0.0.1:9604", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
+    )
     pool_connections: int = setting(
         8, "Most Postgres connections.", unit="connections", low=1, high=1000
     )

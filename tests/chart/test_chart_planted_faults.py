@@ -114,7 +114,7 @@ FAULTS: dict[str, tuple[str, str, str, str, str]] = {
         "replicas and an autoscaler",
     ),
     "a port that Prometheus does not find": (
-        "monitoring/podmonitor.yaml", "append $ports \"http\"", "append $ports \"web\"", "monitors",
+        "monitoring/podmonitor.yaml", "append $ports \"ops\"", "append $ports \"web\"", "monitors",
         "no pod has the port web",
     ),
     "an Ingress to another port": (

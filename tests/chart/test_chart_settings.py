@@ -56,6 +56,8 @@ SHAPED: dict[str, tuple[Values, Any]] = {
     "TELEMQ_COLLECTOR_WORKERS": (at("collector.workers", 256), "256"),
     "TELEMQ_COLLECTOR_DRAIN_S": (at("collector.drainSeconds", 1), "1"),
     "TELEMQ_API_ADDRESS": (at("api.ports.http", 7), "0.0.0.0:7"),
+    "TELEMQ_API_OPS_ADDRESS": (at("api.ports.ops", 7), "0.0.0.0:7"),
+    "TELEMQ_API_TOKENS": (at("api.tokens.enabled", False), "off"),
     "TELEMQ_API_DRAIN_S": (at("api.drainSeconds", 1), "1"),
     "TELEMQ_API_BROKER_OPS": (at("api.brokerOps", "http://a:1, b:2"), "http://a:1, b:2"),
     "TELEMQ_MIGRATE_WAIT_S": (at("migrate.waitSeconds", 7), "7"),

@@ -72,6 +72,7 @@ def test_image_exposes_the_ports_of_the_settings() -> None:
         BrokerSettings().ops_address,
         StreamerSettings().ops_address,
         CollectorSettings().ops_address,
+        ApiSettings().ops_address,
     ]
     ports = [address.rpartition(":")[2] for address in addresses]
     assert [" ".join(ports)] == instructions("EXPOSE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,12 +25,17 @@ from telemq.gateway.metrics import METRICS
 from telemq.settings import ApiSettings
 from telemq.web import assets
 from telemq.web.server import listen
-from tests.support.gateway import serving
+from tests.support.gateway import metrics_of, serving
 from tests.support.postgres import Databases
 from tests.support.running import eventually
 
 #: Nothing listens there.
 _NO_DSN = "host=127.0.0.1 port=1 connect_timeout=2"
+
+
+def _settings(**changed: Any) -> ApiSettings:
+    free: dict[str, Any] = {"address": "127.0.0.1:0", "ops_address": "127.0.0.1:0"}
+    return ApiSettings(**{"dsn": _NO_DSN, **free, **changed})
 
 
 def _stopped() -> threading.Event:
@@ -40,7 +46,9 @@ def _stopped() -> threading.Event:
 
 def test_it_names_its_url_and_ends_when_told(capsys: pytest.CaptureFixture[str]) -> None:
     """SIGTERM came while it started, and there is no database."""
-    assert 0 == run(ApiSettings(dsn=_NO_DSN, address="127.0.0.1:0"), _stopped())
+    assert 0 == run(
+        ApiSettings(dsn=_NO_DSN, address="127.0.0.1:0", ops_address="127.0.0.1:0"), _stopped()
+    )
     assert re.search(r"http://127\.0\.0\.1:\d+/swagger", capsys.readouterr().out)
 
 
@@ -48,7 +56,7 @@ def test_it_makes_the_schema_when_it_is_the_first(postgres: Databases) -> None:
     """Somebody starts the gateway on an empty database, before any collector."""
     stop = threading.Event()
     with postgres.fresh(migrated=False) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        settings = ApiSettings(dsn=dsn, address="127.0.0.1:0")
+        settings = _settings(dsn=dsn)
         gateway = threading.Thread(target=run, args=(settings, stop))
         gateway.start()
         try:
@@ -61,11 +69,15 @@ def test_it_makes_the_schema_when_it_is_the_first(postgres: Databases) -> None:
             gateway.join(20)
 
 
-def test_it_refuses_an_open_address() -> None:
-    """There are no tokens yet, so the API is for this machine only."""
-    with pytest.raises(SettingError, match="--insecure"):
-        run(ApiSettings(dsn=_NO_DSN, address="0.0.0.0:0"), _stopped())
-    assert 0 == run(ApiSettings(dsn=_NO_DSN, address="0.0.0.0:0", insecure=True), _stopped())
+def test_it_refuses_an_open_address_without_tokens() -> None:
+    """Somebody switches tokens off to try something, on an address that others reach."""
+    settings = ApiSettings(
+        dsn=_NO_DSN, address="0.0.0.0:0", ops_address="127.0.0.1:0", tokens="off"
+    )
+    with pytest.raises(SettingError, match=r"0\.0\.0\.0:0.*--insecure"):
+        run(settings, _stopped())
+    assert 0 == run(dataclasses.replace(settings, insecure=True), _stopped())
+    assert 0 == run(dataclasses.replace(settings, tokens="auto"), _stopped())
 
 
 def test_it_names_a_busy_port() -> None:
@@ -73,7 +85,9 @@ def test_it_names_a_busy_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         with pytest.raises(BusyError, match=address):
-            run(ApiSettings(dsn=_NO_DSN, address=address), _stopped())
+            run(_settings(address=address), _stopped())
+        with pytest.raises(BusyError, match=f"--ops-address {address}"):
+            run(_settings(ops_address=address), _stopped())
 
 
 def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
@@ -88,7 +102,7 @@ def test_every_declared_metric_is_there_and_no_path_becomes_a_label(api: httpx.C
     """A scanner asks for a thousand paths: they are one series."""
     for path in ("/api/v1/gpus", "/api/v1/gpus/GPU-1/telemetry", "/a", "/b"):
         api.get(path)
-    text = api.get("/metrics").text
+    text = metrics_of(api)
     for metric in METRICS:
         assert f"# HELP {metric.name} {metric.help}" in text
         assert f"# TYPE {metric.name} {metric.type}" in text
@@ -136,7 +150,6 @@ def test_the_document_describes_every_answer() -> None:
         "/api/v1/fleet/health",
         "/healthz",
         "/readyz",
-        "/metrics",
     } == paths.keys()
     operations: dict[str, Any] = {path: item["get"] for path, item in paths.items()}
     assert len(operations) == len({operation["operationId"] for operation in operations.values()})
@@ -150,7 +163,9 @@ def test_the_document_describes_every_answer() -> None:
             for media_type in response["content"]:
                 assert (media_type == "application/problem+json") == (int(status) >= 400)
     telemetry = operations["/api/v1/gpus/{id}/telemetry"]
-    assert {"200", "400", "404", "406", "500", "503"} == telemetry["responses"].keys()
+    assert {"200", "400", "401", "403", "404", "406", "429", "500", "503"} == telemetry[
+        "responses"
+    ].keys()
     content = telemetry["responses"]["200"]["content"]["application/json"]["schema"]
     assert {"type": "array", "items": {"$ref": "#/components/schemas/Record"}} == content
     assert {known.media_type for known in FORMATS} == telemetry["responses"]["200"][

@@ -15,7 +15,7 @@ import pytest
 
 from telemq.gateway import answer
 from telemq.settings import ApiSettings
-from tests.support.gateway import add_partition, add_series, at, serving
+from tests.support.gateway import add_partition, add_series, at, metrics_of, serving
 
 _GPU = "GPU-aaaa"
 _PATH = f"/api/v1/gpus/{_GPU}/telemetry"
@@ -52,7 +52,7 @@ def _in_transaction(conn: psycopg.Connection) -> int:
 
 
 def _metric(api: httpx.Client, line: str) -> float:
-    found = [of for of in api.get("/metrics").text.splitlines() if of.startswith(line + " ")]
+    found = [of for of in metrics_of(api).splitlines() if of.startswith(line + " ")]
     return float(found[0].split()[-1]) if found else 0.0
 
 
@@ -161,7 +161,8 @@ def test_more_downloads_than_connections_are_told_to_come_again(
             assert 503 == response.status_code
             assert "5" == response.headers["retry-after"]
             assert "all 1 connections are in use" in response.json()["detail"]
-            assert 200 == api.get("/healthz").status_code
+            for path in ("/healthz", "/readyz"):  # busy is no reason to be taken out of service
+                assert 200 == api.get(path).status_code
         _wait_for(lambda: api.get("/api/v1/gpus").status_code == 200)
 
 

@@ -95,7 +95,11 @@ def test_rendered_pipeline_stores_every_row_once_through_scaling_and_a_killed_br
     assert f"complete: {ROWS:,} samples stored in 1 streams, 0 rows in flight" in verdict
     assert ROWS == stored(cluster, dsn)
     (api,) = cluster.pods["api"]
-    answer = api.main.get(8080, "/api/v1/gpus")
+    stranger = api.main.get(8080, "/api/v1/gpus")
+    assert stranger is not None
+    assert 401 == stranger.status_code
+    token = api.main.execute("telemq", "tokens", "new", "tester", "--scope", "read").stdout.strip()
+    answer = api.main.get(8080, "/api/v1/gpus", {"Authorization": f"Bearer {token}"})
     assert answer is not None
     assert sample_gpus() == answer.json()
     counts = ", ".join(f"{len(pods)} {component}" for component, pods in cluster.pods.items())

@@ -7,19 +7,22 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from weakref import WeakKeyDictionary
 
 import httpx
 import psycopg
+from prometheus_client import CollectorRegistry, generate_latest
 
-from telemq.gateway.app import create_app
+from telemq.gateway.app import create_app, serve_app
 from telemq.settings import ApiSettings
-from telemq.web.server import listen, serve
+from telemq.web.server import listen
 
-__all__ = ["DAY", "add_partition", "add_samples", "add_series", "at", "serving"]
+__all__ = ["DAY", "add_partition", "add_samples", "add_series", "at", "metrics_of", "serving"]
 
 #: The day of which the tests' samples are.
 DAY = datetime(2025, 7, 18, tzinfo=UTC)
 _END_S = 15
+_registries: WeakKeyDictionary[httpx.Client, CollectorRegistry] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -29,20 +32,21 @@ def serving(settings: ApiSettings) -> Iterator[httpx.Client]:
     sock = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     app = create_app(settings)
-    thread = threading.Thread(
-        target=serve,
-        args=(app, sock, stop),
-        kwargs={"drain_s": settings.drain_s, "on_stop": app.state.on_stop},
-        daemon=True,
-    )
+    thread = threading.Thread(target=serve_app, args=(app, sock, stop), daemon=True)
     thread.start()
     try:
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            _registries[client] = app.state.metrics.registry
             yield client
     finally:
         stop.set()
         thread.join(_END_S)
         assert not thread.is_alive()
+
+
+def metrics_of(client: httpx.Client) -> str:
+    """Give the metrics of the gateway that a client of `serving` asks."""
+    return generate_latest(_registries[client]).decode()
 
 
 def at(seconds: float) -> datetime:

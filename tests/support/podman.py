@@ -174,10 +174,13 @@ class Container:
         """Run a command inside."""
         return self.podman.run("exec", self.name, *words, check=check)
 
-    def get(self, port: int, path: str) -> httpx.Response | None:
+    def get(
+        self, port: int, path: str, headers: dict[str, str] | None = None
+    ) -> httpx.Response | None:
         """Ask it over HTTP; None while nobody listens."""
+        url = f"http://{self.address}:{port}{path}"
         try:
-            return httpx.get(f"http://{self.address}:{port}{path}", timeout=5, trust_env=False)
+            return httpx.get(url, headers=headers, timeout=5, trust_env=False)
         except httpx.TransportError:
             return None
 

@@ -34,6 +34,10 @@ class Service:
         lines = [json.loads(line) for line in self._out.read_text().splitlines() if line[:1] == "{"]
         return [line for line in lines if line["event"] == name]
 
+    def output(self) -> str:
+        """Give all that it has written so far."""
+        return self._out.read_text()
+
     def event(self, name: str) -> dict[str, Any]:
         """Wait for the first line of an event."""
         end = time.monotonic() + _WITHIN_S
@@ -74,7 +78,8 @@ class Service:
         self.process.wait()
 
     def _started(self) -> list[dict[str, Any]]:
-        return [*self.events("broker listening"), *self.events("collector started")]
+        started = ("broker listening", "collector started", "gateway listens")
+        return [line for name in started for line in self.events(name)]
 
 
 @contextlib.contextmanager

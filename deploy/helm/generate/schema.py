@@ -166,7 +166,8 @@ def _api() -> Shape:
         drainSeconds=setting_range("TELEMQ_API_DRAIN_S"),
         preStopSeconds=whole(0, 600),
         brokerOps=BROKER_OPS,
-        ports=an_object(http=PORT),
+        ports=an_object(http=PORT, ops=PORT),
+        tokens=an_object(enabled=YES_NO),
         service=an_object(
             type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
             port=PORT,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
 import psycopg
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -21,20 +23,27 @@ from telemq import __version__, log
 from telemq.dashboard import pages as dashboard
 from telemq.errors import StoreError
 from telemq.gateway import fleet, gpus, integrity, latest, ops, scrape, status, telemetry
+from telemq.gateway.access import Gate, tokens_needed
+from telemq.gateway.document import guarded
 from telemq.gateway.follower import Follower
 from telemq.gateway.integrity import Verifier
 from telemq.gateway.memo import Memo
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.gateway.status import Watch
-from telemq.health import host_and_port
+from telemq.health import OpsServer, host_and_port
 from telemq.settings import ApiSettings
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
+from telemq.store.tokens import find_token
 from telemq.web import pages
+from telemq.web.connection import ConnectionLimits
 from telemq.web.problems import HANDLERS
 from telemq.web.server import listen, serve
 
-__all__ = ["create_app", "openapi_json", "run"]
+__all__ = ["create_app", "openapi_json", "run", "serve_app"]
+
+#: The reader's own limit is a second; the rest is for a loop that is busy.
+_READY_S = 3.0
 
 
 def create_app(settings: ApiSettings) -> Litestar:
@@ -44,7 +53,7 @@ def create_app(settings: ApiSettings) -> Litestar:
         settings: with `dsn` resolved.
 
     Raises:
-        SettingError: an address of a broker is malformed.
+        SettingError: the address needs tokens, and they are off; or a broker's is malformed.
     """
     reader = Reader(
         settings.dsn,
@@ -57,10 +66,12 @@ def create_app(settings: ApiSettings) -> Litestar:
     verifier = Verifier(
         settings.dsn, wait_s=settings.pool_wait_s, statement_s_max=settings.statement_s_max
     )
+    gate = Gate(settings, partial(find_token, reader.side), metrics)
 
     @asynccontextmanager
-    async def connected(_app: Litestar) -> AsyncIterator[None]:
+    async def connected(app: Litestar) -> AsyncIterator[None]:
         async with reader, asyncio.TaskGroup() as tasks:
+            app.state.loop = asyncio.get_running_loop()
             following = tasks.create_task(follower.run(), name="follower")
             yield
             following.cancel()
@@ -79,7 +90,9 @@ def create_app(settings: ApiSettings) -> Litestar:
             "desk": _given(fleet.FleetDesk(reader, metrics, settings, Memo(settings.fleet_keep_s))),
             "document": _given(openapi_json()),
         },
+        state=State({"settings": settings, "metrics": metrics, "reader": reader, "loop": None}),
         exception_handlers=HANDLERS,
+        guards=[gate.check],
         openapi_config=None,  # openapi_json makes it; Litestar's own pages load from a CDN
         logging_config=None,
     )
@@ -114,7 +127,7 @@ def openapi_json() -> bytes:
         openapi_config=config,
         logging_config=None,  # the default would set up the root logger of this process
     )
-    schema = app.openapi_schema.to_schema()
+    schema = guarded(app.openapi_schema.to_schema(), app.routes)
     for path in schema["paths"].values():
         for parameter in path["get"].get("parameters", []):
             if parameter["schema"].get("default") == "":  # empty is absent: no value to be told
@@ -131,19 +144,68 @@ def run(settings: ApiSettings, stop: threading.Event) -> int:
         stop: set to end it; answers that are being sent are finished first, within `drain_s`.
 
     Raises:
-        SettingError: the address is malformed, or not loopback without `insecure`.
-        BusyError: the address cannot be listened on.
+        SettingError: the address is malformed, or needs tokens, and they are off.
+        BusyError: an address cannot be listened on.
     """
-    host, port = host_and_port("--address", settings.address, insecure=settings.insecure)
+    host, port = host_and_port("--address", settings.address, insecure=True)
     app = create_app(settings)
-    sock = listen(host, port)
-    threading.Thread(target=_prepare, args=(settings.dsn,), name="schema", daemon=True).start()
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{sock.getsockname()[1]}"
-    log.get().info("gateway listens", url=url, swagger=f"{url}/swagger", redoc=f"{url}/redoc")
-    serve(app, sock, stop, drain_s=settings.drain_s, on_stop=app.state.on_stop)
+    with (
+        listen(host, port) as sock,
+        OpsServer(
+            settings.ops_address,
+            ready=partial(_ready, app),
+            registry=app.state.metrics.registry,
+            insecure=settings.insecure,
+        ) as ops_server,
+    ):
+        threading.Thread(target=_prepare, args=(settings.dsn,), name="schema", daemon=True).start()
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{sock.getsockname()[1]}"
+        log.get().info(
+            "gateway listens",
+            url=url,
+            tokens="needed" if tokens_needed(settings) else "none",
+            ops=ops_server.address,
+            swagger=f"{url}/swagger",
+            redoc=f"{url}/redoc",
+        )
+        serve_app(app, sock, stop)
     log.get().info("gateway stopped")
     return 0
+
+
+def serve_app(app: Litestar, sock: socket.socket, stop: threading.Event) -> None:
+    """Serve what `create_app` made on `sock`, within its limits, until `stop` is set."""
+    settings: ApiSettings = app.state.settings
+    limits = ConnectionLimits(
+        connections=settings.connections_max,
+        request_s=settings.request_s_max,
+        head_bytes=settings.head_bytes_max,
+        body_bytes=settings.body_bytes_max,
+    )
+    refused = app.state.metrics.refused
+    serve(
+        app,
+        sock,
+        stop,
+        drain_s=settings.drain_s,
+        on_stop=app.state.on_stop,
+        limits=limits,
+        refused=refused,
+    )
+
+
+def _ready(app: Litestar) -> str | None:
+    """Say why the gateway cannot answer questions now, or None; for another thread."""
+    if app.state.loop is None:
+        return "the gateway is starting"
+    reader: Reader = app.state.reader
+    asked = asyncio.run_coroutine_threadsafe(reader.ready(), app.state.loop)
+    try:
+        return asked.result(_READY_S)
+    except TimeoutError:
+        asked.cancel()
+        return f"the gateway did not answer within {_READY_S:g} s"
 
 
 def _prepare(dsn: str) -> None:

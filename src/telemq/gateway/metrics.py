@@ -43,6 +43,13 @@ METRICS: tuple[MetricInfo, ...] = (
         ("reason",),
         "Telemetry answers that ended before their last row: gone, stalled, stopped or failed.",
     ),
+    MetricInfo(
+        "telemq_api_refused_total",
+        "counter",
+        ("reason",),
+        "Requests that were not let in: token, scope, rate; head, body, slow, malformed, "
+        "connections.",
+    ),
     MetricInfo("telemq_api_pool_connections", "gauge", (), "Open Postgres connections."),
     MetricInfo("telemq_api_pool_idle", "gauge", (), "Postgres connections that are not in use."),
     MetricInfo("telemq_api_pool_waiting", "gauge", (), "Requests that wait for a connection."),
@@ -76,6 +83,7 @@ class GatewayMetrics:
         )
         self._rows = self._counter("telemq_api_rows_sent_total")
         self._cut = self._counter("telemq_api_answers_cut_total")
+        self._refused = self._counter("telemq_api_refused_total")
         self.registry.register(_Pool(reader))
         self.registry.register(_Latest(follower))
         ProcessCollector(registry=self.registry)
@@ -95,6 +103,10 @@ class GatewayMetrics:
     def cut(self, reason: str) -> None:
         """Count a telemetry answer that did not reach its end."""
         self._cut.labels(reason).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not let in."""
+        self._refused.labels(reason).inc()
 
 
 class _Pool(Collector):
@@ -126,11 +138,13 @@ class _Latest(Collector):
         yield CounterMetricFamily(name, _HELP[name], value=self._follower.fanout.missed)
 
 
-#: On every answer that does not set its own. An API answer is no page: it may load nothing.
+#: On every answer that does not set its own. An API answer is no page: it may load nothing; it is
+#: true now, and may be for its asker alone, so nobody keeps it. No header lets other origins in.
 _HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
 }
 
 

@@ -1,23 +1,26 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``: for those who run the gateway."""
+"""``/healthz`` and ``/readyz``: for whoever sends requests to the gateway.
+
+Its metrics are at its ops address, as those of the other services.
+"""
 
 from __future__ import annotations
 
-from litestar import Response, get
+from litestar import get
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import SkipValidation
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from telemq.errors import StoreError
-from telemq.gateway.metrics import GatewayMetrics
 from telemq.store.reader import Reader
+from telemq.web.access import OPEN
 from telemq.web.problems import described
 
-__all__ = ["ROUTES", "healthz", "metrics", "readyz"]
+__all__ = ["ROUTES", "healthz", "readyz"]
 
 
 @get(
     "/healthz",
+    opt=OPEN,
     tags=["operation"],
     operation_id="healthz",
     summary="Is the process alive?",
@@ -33,6 +36,7 @@ def healthz() -> str:
 
 @get(
     "/readyz",
+    opt=OPEN,
     tags=["operation"],
     operation_id="readyz",
     summary="Can it answer questions now?",
@@ -50,19 +54,4 @@ async def readyz(reader: NamedDependency[SkipValidation[Reader]]) -> str:
     return "ready\n"
 
 
-@get(
-    "/metrics",
-    tags=["operation"],
-    operation_id="metrics",
-    summary="The gateway's own metrics",
-    description="Prometheus text format; of the gateway, not of the GPUs.",
-    response_description="Metrics.",
-    media_type="text/plain",
-    sync_to_thread=False,
-)
-def metrics(metrics: NamedDependency[SkipValidation[GatewayMetrics]]) -> Response[str]:
-    """Answer the metrics of this process."""
-    return Response(generate_latest(metrics.registry).decode(), media_type=CONTENT_TYPE_LATEST)
-
-
-ROUTES: tuple[HTTPRouteHandler, ...] = (healthz, readyz, metrics)
+ROUTES: tuple[HTTPRouteHandler, ...] = (healthz, readyz)

@@ -32,9 +32,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from psycopg.conninfo import make_conninfo
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from telemq.errors import BusyError, EmbeddedError
+from telemq.errors import BusyError, EmbeddedError, SettingError
 from telemq.store import guard
 from telemq.store.binaries import Binaries, find_binaries, run_as
 from telemq.store.cluster import NAME, STOP_S, Cluster, environment
@@ -82,15 +83,17 @@ def database(dsn: str, data_dir: str) -> Iterator[str]:
     """Yield a DSN that can be connected to, starting the embedded server if it takes one.
 
     Args:
-        dsn: given back as it is unless empty.
+        dsn: given back as it is unless empty, if it can be read.
         data_dir: of the embedded server; empty for the user's own. A server that runs there is
             joined, and then ends when its owner does; otherwise it runs until the context ends.
 
     Raises:
+        SettingError: the DSN cannot be read.
         EmbeddedError: the server cannot be found or started.
         BusyError: its owner lives, but the server was not ready within a minute.
     """
     if dsn:
+        _check(dsn)
         yield dsn
         return
     server = EmbeddedPostgres(Path(data_dir).expanduser() if data_dir else default_data_dir())
@@ -98,6 +101,18 @@ def database(dsn: str, data_dir: str) -> Iterator[str]:
         yield _start_or_join(server)
     finally:
         server.stop()
+
+
+def _check(dsn: str) -> None:
+    # Here and once, because libpq repeats in its error what it cannot read: the password, too.
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.Error:
+        accepted = (
+            "a connection string or URL of libpq; in a URL a password's %, @, :, / and [ "
+            "are written %25, %40, %3A, %2F and %5B"
+        )
+        raise SettingError("--dsn", "(secret)", accepted) from None
 
 
 def _start_or_join(server: EmbeddedPostgres) -> str:

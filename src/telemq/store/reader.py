@@ -6,6 +6,7 @@ stands in modules of their own, which get a `Reader`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -24,19 +25,24 @@ __all__ = ["PoolStats", "Reader"]
 _WAITING_MAX = 200
 #: Longest that `Reader.ready` waits: a probe does not wait longer for its answer.
 _READY_S = 1.0
+#: Connections beside the pool, for what must not wait behind long answers.
+_SIDE = 2
 
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedFunction,
 )
-_SESSION = """
-SELECT set_config('default_transaction_read_only', 'on', false),
-       set_config('default_transaction_isolation', 'repeatable read', false),
-       set_config('timezone', 'UTC', false),
+_LIMITS = """
+SELECT set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %(ms)s, false),
-       set_config('idle_in_transaction_session_timeout', %(ms)s, false)
-"""
+       set_config('idle_in_transaction_session_timeout', %(ms)s, false)"""
+_SESSION = (
+    _LIMITS
+    + """,
+       set_config('default_transaction_read_only', 'on', false),
+       set_config('default_transaction_isolation', 'repeatable read', false)"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +73,19 @@ class Reader:
         self._wait_s = wait_s
         self._statement_s_max = statement_s_max
         self._connections = connections
-        self._pool = AsyncConnectionPool(
-            dsn,
-            open=False,
-            name="reader",
-            min_size=1,
-            max_size=connections,
-            max_waiting=_WAITING_MAX,
-            timeout=wait_s,
-            # The pool doubles its pauses up to this, so it bounds how late it sees Postgres again.
-            reconnect_timeout=wait_s,
-            configure=self._configure,
-            check=self._check,
-            kwargs={
-                "autocommit": True,
-                "application_name": "telemq gateway",  # see OLD_READERS of telemq.store.maintain
-                "connect_timeout": max(2, math.ceil(wait_s)),  # libpq takes 1 for 2
-            },
-        )
+        self._pool = self._make_pool(dsn, "reader", connections, _SESSION, statement_s_max)
+        # What comes from clients waits for the pool; whether Postgres answers, and who a client
+        # is, must be known while it is full.
+        self._side = self._make_pool(dsn, "side", _SIDE, _LIMITS, _READY_S)
+        self._asking: asyncio.Task[str | None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
+        await self._side.open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._side.close()
         await self._pool.close()
 
     def stats(self) -> PoolStats:
@@ -101,13 +96,38 @@ class Reader:
         )
 
     async def ready(self) -> str | None:
-        """Say why questions cannot be answered now, or None; takes a second at most."""
+        """Say why questions cannot be answered now, or None; takes a second at most.
+
+        That all connections are in use is no reason: whoever asks then waits for one.
+        """
+        # Many who ask at once get one answer, so that they cannot fill the connections beside.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="ready")
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> str | None:
         try:
-            async with self._connection(min(_READY_S, self._wait_s)) as conn:
+            async with self.side(min(_READY_S, self._wait_s)) as conn:
                 await conn.execute("SELECT FROM telemetry LIMIT 0")
         except StoreError as error:
             return str(error)
         return None
+
+    @asynccontextmanager
+    async def side(
+        self, wait_s: float | None = None
+    ) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Give a connection beside the pool, for a short statement; it may write.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        with self._faults(wait_s or self._wait_s, _SIDE):
+            async with self._side.connection(timeout=wait_s) as conn:
+                try:
+                    yield conn
+                except psycopg.errors.QueryCanceled as error:
+                    raise StoreError(f"Postgres did not answer within {_READY_S:g} s") from error
 
     async def uuids(self) -> list[str]:
         """Give every GPU's UUID, sorted by code point."""
@@ -160,12 +180,12 @@ class Reader:
     async def _connection(
         self, wait_s: float | None = None
     ) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
-        with self._faults(wait_s or self._wait_s):
+        with self._faults(wait_s or self._wait_s, self._connections):
             async with self._pool.connection(timeout=wait_s) as conn:
                 yield conn
 
     @contextmanager
-    def _faults(self, wait_s: float) -> Iterator[None]:
+    def _faults(self, wait_s: float, connections: int) -> Iterator[None]:
         try:
             yield
         except psycopg.errors.QueryCanceled as error:
@@ -186,19 +206,42 @@ class Reader:
         except (PoolTimeout, PoolClosed, TooManyRequests) as error:
             raise StoreError(
                 f"no connection to Postgres within {wait_s:g} s: it cannot be reached, "
-                f"or all {self._connections} connections are in use"
+                f"or all {connections} connections are in use"
             ) from error
         except psycopg.OperationalError as error:
             raise StoreError("the connection to Postgres was lost") from error
 
-    async def _configure(self, conn: psycopg.AsyncConnection[TupleRow]) -> None:
-        await conn.execute(_SESSION, {"ms": str(round(self._statement_s_max * 1000))})
+    def _make_pool(
+        self, dsn: str, name: str, size: int, session: LiteralString, statement_s_max: float
+    ) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
+        async def configure(conn: psycopg.AsyncConnection[TupleRow]) -> None:
+            await conn.execute(session, {"ms": str(round(statement_s_max * 1000))})
 
-    async def _check(self, conn: psycopg.AsyncConnection[TupleRow]) -> None:
-        try:
-            await self._pool.check_connection(conn)
-        except psycopg.Error:
-            # Postgres went away: the other idle connections are as dead as this one, and to find
-            # them one by one would take a pause each.
-            await self._pool.drain()
-            raise
+        async def check(conn: psycopg.AsyncConnection[TupleRow]) -> None:
+            try:
+                await pool.check_connection(conn)
+            except psycopg.Error:
+                # Postgres went away: the other idle connections are as dead as this one, and to
+                # find them one by one would take a pause each.
+                await pool.drain()
+                raise
+
+        pool = AsyncConnectionPool(
+            dsn,
+            open=False,
+            name=name,
+            min_size=1,
+            max_size=size,
+            max_waiting=_WAITING_MAX,
+            timeout=self._wait_s,
+            # The pool doubles its pauses up to this, so it bounds how late it sees Postgres again.
+            reconnect_timeout=self._wait_s,
+            configure=configure,
+            check=check,
+            kwargs={
+                "autocommit": True,
+                "application_name": "telemq gateway",  # see OLD_READERS of telemq.store.maintain
+                "connect_timeout": max(2, math.ceil(self._wait_s)),  # libpq takes 1 for 2
+            },
+        )
+        return pool

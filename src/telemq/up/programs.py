@@ -52,6 +52,7 @@ class Places:
         producers: the broker's endpoint for streamers, without ``tcp://``.
         consumers: the broker's endpoint for collectors, without ``tcp://``.
         api: the gateway.
+        api_ops: the gateway's health and metrics.
         broker_ops: the broker's health and metrics.
         streamer_ops: one for each streamer.
         collector_ops: one for each collector.
@@ -60,6 +61,7 @@ class Places:
     producers: str
     consumers: str
     api: str
+    api_ops: str
     broker_ops: str
     streamer_ops: tuple[str, ...]
     collector_ops: tuple[str, ...]
@@ -88,6 +90,7 @@ def places(settings: UpSettings) -> Places:
         producers=f"{_HOST}:{producers}",
         consumers=f"{_HOST}:{consumers}",
         api=f"{_HOST}:{api or _pick(chosen)}",
+        api_ops=f"{_HOST}:{_pick(chosen)}",
         broker_ops=f"{_HOST}:{_pick(chosen)}",
         streamer_ops=tuple(f"{_HOST}:{_pick(chosen)}" for _ in range(settings.streamers)),
         collector_ops=tuple(f"{_HOST}:{_pick(chosen)}" for _ in range(settings.collectors)),
@@ -136,7 +139,10 @@ def programs(
             for n, ops in enumerate(places.collector_ops, 1)
         ),
         program(
-            *("api", "api", ["api"], ApiSettings), address=places.api, broker_ops=places.broker_ops
+            *("api", "api", ["api"], ApiSettings),
+            address=places.api,
+            ops_address=places.api_ops,
+            broker_ops=places.broker_ops,
         ),
         program(
             *("maintain", "maintain", ["maintain"], MaintainSettings),

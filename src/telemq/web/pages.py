@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from telemq.web import assets
+from telemq.web.access import OPEN
 from telemq.web.problems import ProblemError
 
 __all__ = ["ROUTES", "asset", "openapi", "redoc", "swagger"]
@@ -75,25 +76,25 @@ _REDOC_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _NO_LOGO = b"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 
 
-@get("/swagger", include_in_schema=False, sync_to_thread=False)
+@get("/swagger", include_in_schema=False, opt=OPEN, sync_to_thread=False)
 def swagger() -> Response[str]:
     """Answer Swagger UI."""
     return _page(_SWAGGER, _SWAGGER_JS, _SWAGGER_CSS)
 
 
-@get("/redoc", include_in_schema=False, sync_to_thread=False)
+@get("/redoc", include_in_schema=False, opt=OPEN, sync_to_thread=False)
 def redoc() -> Response[str]:
     """Answer Redoc."""
     return _page(_REDOC, _REDOC_JS)
 
 
-@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+@get("/openapi.json", include_in_schema=False, opt=OPEN, sync_to_thread=False)
 def openapi(document: NamedDependency[bytes]) -> Response[bytes]:
     """Answer the OpenAPI document."""
     return Response(document, media_type="application/json")
 
 
-@get("/assets/{name:path}", include_in_schema=False, sync_to_thread=True)
+@get("/assets/{name:path}", include_in_schema=False, opt=OPEN, sync_to_thread=True)
 def asset(name: FromPath[str]) -> Response[bytes]:
     """Answer a file that a page needs; no other file can be reached."""
     name = name.removeprefix("/")

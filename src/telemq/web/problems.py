@@ -19,7 +19,7 @@ from litestar.types import ExceptionHandlersMap
 from telemq import log
 from telemq.errors import AggregateError, SlowQueryError, StoreError, TelemqError
 
-__all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "ProblemError", "described"]
+__all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "ProblemError", "described", "document"]
 
 MEDIA_TYPE = "application/problem+json"
 #: When to ask again while the database cannot be used: a restart of Postgres takes that long.
@@ -66,6 +66,13 @@ class ProblemError(TelemqError):
         self.detail = detail
         self.headers = headers
         super().__init__(detail)
+
+
+def document(status: int, detail: str) -> bytes:
+    """Give a problem document as JSON, for where there is no response of the application's."""
+    return msgspec.json.encode(
+        Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    )
 
 
 def described(**errors: str) -> dict[int, ResponseSpec]:

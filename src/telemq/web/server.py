@@ -9,12 +9,14 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from litestar.types import ASGIApp
 
 from telemq import log
 from telemq.errors import BusyError
+from telemq.web.connection import BoundedConnection, ConnectionLimits
 
 __all__ = ["listen", "serve"]
 
@@ -48,6 +50,8 @@ def serve(
     *,
     drain_s: float,
     on_stop: Callable[[], None] = lambda: None,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - it is frozen
+    refused: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve `app` on `sock`, which is closed at the end.
 
@@ -55,14 +59,18 @@ def serve(
     and returns.
 
     Args:
-        app: the application.
-        sock: listening.
+        app: answers.
+        sock: listens.
         stop: set to end it.
         drain_s: longest wait for answers.
         on_stop: called in the loop when it stops, to end answers that have no end of their own.
+        limits: of what clients may do.
+        refused: told why, in a word, whenever one met a limit.
     """
     config = uvicorn.Config(
         app,
+        # uvicorn only ever calls it, as it would the class.
+        http=partial(BoundedConnection, limits=limits, refused=refused),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,

@@ -137,7 +137,7 @@ resources:
 
 {{- define "telemq.insecure" -}}
 # Services listen on the pod's address, or nobody could probe or scrape them; the NetworkPolicies
-# say who may. Whether brokers want keys does not depend on it.
+# say who may. Whether brokers want keys and gateways tokens does not depend on it.
 - name: TELEMQ_INSECURE
   value: "true"
 {{- end }}
