@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from telemq.errors import SettingError, StoreError
 from telemq.setting import rows
 from telemq.settings import CollectorSettings, StoreSettings
 from telemq_cli.app import app
+from telemq_cli.existing import existing_database
 from telemq_cli.flags import command
 from telemq_cli.outcome import FAILED, NOT_USABLE, complain
 
@@ -235,17 +235,7 @@ def _database(settings: StoreSettings) -> Iterator[psycopg.Connection[Any]]:
     """
     import psycopg
 
-    from telemq import log
-    from telemq.store.embedded import database, default_data_dir
-
-    log.configure("warning" if settings.log_level == "info" else settings.log_level)
-    data_dir = Path(settings.data_dir or default_data_dir()).expanduser()
-    if not settings.dsn and not (data_dir / "postgres").is_dir():
-        raise SettingError("--data-dir", str(data_dir), "a directory with a database, or see --dsn")
-    with (
-        database(settings.dsn, settings.data_dir) as dsn,
-        psycopg.connect(dsn, autocommit=True) as conn,
-    ):
+    with existing_database(settings) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         try:
             yield conn
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:

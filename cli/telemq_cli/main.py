@@ -19,6 +19,9 @@ from telemq_cli import keys
 from telemq_cli import top
 
 # isort: split
+from telemq_cli import gpus
+
+# isort: split
 from telemq_cli import health
 
 # isort: split
@@ -34,6 +37,7 @@ __all__ = [
     "app",
     "bench",
     "dead",
+    "gpus",
     "health",
     "journal",
     "keys",

@@ -20,6 +20,7 @@ from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
+from telemq.settings_look import GpusSettings, QuerySettings
 from telemq.settings_once import KeysSettings, MigrateSettings
 from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
 
@@ -30,11 +31,13 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "GpusSettings",
     "KeepSettings",
     "KeysSettings",
     "MaintainSettings",
     "MigrateSettings",
     "PartitionSettings",
+    "QuerySettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -320,6 +323,8 @@ COMPONENTS: tuple[type[Common], ...] = (
     MaintainSettings,
     UpSettings,
     TopSettings,
+    GpusSettings,
+    QuerySettings,
     MigrateSettings,
     KeysSettings,
 )

@@ -21,10 +21,11 @@ PURE = {
     "telemq.broker.journaled",
     "telemq.broker.admission", "telemq.broker.snapshot",
     "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
-    "telemq.settings_once", "telemq.settings_store",
+    "telemq.settings_once", "telemq.settings_store", "telemq.settings_look",
     "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
+    "telemq.look.board",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -32,7 +33,7 @@ ACTING = {
     "telemq.log", "telemq.health", "telemq.process",
 }  # fmt: skip
 #: What people start; they meet in the protocol, the records and the store, never in each other.
-SERVICES = ("gateway", "streamer", "collector", "up", "top")
+SERVICES = ("gateway", "streamer", "collector", "up", "top", "look")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     (
@@ -48,6 +49,7 @@ LAYERS = (
         "settings_broker",
         "settings_once",
         "settings_store",
+        "settings_look",
         "engine_settings",
         "helm_values",
         "clock",
