@@ -25,7 +25,7 @@ PURE = {
     "telemq.broker.local",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
-    "telemq.look.board",
+    "telemq.look.board", "telemq.look.names", "telemq.look.place",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",

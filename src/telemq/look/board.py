@@ -6,21 +6,21 @@ shown: a value of an hour ago is not what a GPU does now. Only `last_seen` goes 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from telemq.errors import SettingError
+from telemq.look.names import near
+from telemq.look.place import by_place
 
 if TYPE_CHECKING:
     from telemq.store.recent import Gpu, Newest, Slot  # with psycopg, which no rule needs
 
-__all__ = ["METRICS", "SORTS", "GpuRow", "Pod", "Wanted", "by_place", "ordered", "rows_of"]
+__all__ = ["METRICS", "SORTS", "GpuRow", "Pod", "Wanted", "ordered", "rows_of"]
 
 _UTIL, _TEMP, _POWER = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_POWER_USAGE"
 _FB_USED, _FB_FREE = "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"
@@ -28,7 +28,6 @@ _FB_USED, _FB_FREE = "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"
 METRICS = (_UTIL, _TEMP, _POWER, _FB_USED, _FB_FREE)
 #: Pods that share a GPU are in one scrape; scrapes are a second apart at least.
 _SAME_SCRAPE = timedelta(seconds=1)
-_NEAR = 3
 
 
 class Pod(NamedTuple):
@@ -121,7 +120,8 @@ class Wanted:
                 names = sorted({name_of(gpu) for gpu in left})
                 left = [gpu for gpu in left if fnmatchcase(name_of(gpu), pattern)]
                 if not left:
-                    raise SettingError(flag, pattern, _one_of(pattern, names))
+                    told = f"one of {near(pattern, names)}; or a pattern with * and ?"
+                    raise SettingError(flag, pattern, told)
         return left
 
     def has(self, row: GpuRow) -> bool:
@@ -157,11 +157,6 @@ def rows_of(
         _row(gpu, of_gpu.get(gpu.id, []), tuple(recent[gpu.id]), last_seen.get(gpu.id))
         for gpu in gpus
     ]
-
-
-def by_place(gpu: Gpu) -> tuple[Any, ...]:
-    """Order of hosts, and of the GPUs of a host: ``host-2`` before ``host-10``."""
-    return _natural(gpu.hostname), _natural(gpu.gpu_id), gpu.uuid
 
 
 def ordered(rows: Iterable[GpuRow], by: str) -> list[GpuRow]:
@@ -221,12 +216,6 @@ def _row(
     )
 
 
-def _one_of(pattern: str, names: Sequence[str]) -> str:
-    near = get_close_matches(pattern, names, _NEAR) or names[:_NEAR]
-    more = f" … ({len(names)} in all)" if len(names) > len(near) else ""
-    return f"one of {', '.join(near)}{more}, or a pattern such as '*{near[0][-4:]}*'"
-
-
 def _hostname(gpu: Gpu) -> str:
     return gpu.hostname
 
@@ -237,10 +226,3 @@ def _model_name(gpu: Gpu) -> str:
 
 def _minus(number: float | None) -> float | None:
     return None if number is None else -number
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    return [
-        (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part)
-        for part in re.split(r"(\d+)", text, flags=re.ASCII)
-    ]
