@@ -11,6 +11,7 @@
     │   └── RemoteProtocolError  ... by the peer; has a stable wire code
     ├── StoreError               the database refuses or cannot be used
     │   ├── SlowQueryError       a query ran into its time limit
+    │   ├── AggregateError       what is stored has no such aggregate
     │   └── EmbeddedError        the embedded Postgres cannot be found or started
     ├── StreamError              a stream is asked to be what it is not
     ├── KubernetesError          the Kubernetes API refuses or cannot be used
@@ -23,6 +24,7 @@ Catch by what to do next: ``SettingError``, ``SourceError``, ``StreamError``, ``
 """
 
 __all__ = [
+    "AggregateError",
     "BusyError",
     "ChildError",
     "EmbeddedError",
@@ -96,6 +98,10 @@ class StoreError(TelemqError):
 
 class SlowQueryError(StoreError):
     """A query ran into its time limit; whoever asked can ask for less."""
+
+
+class AggregateError(StoreError):
+    """What is stored has no such aggregate; whoever asked can ask for another."""
 
 
 class EmbeddedError(StoreError):

@@ -19,6 +19,7 @@ import pytest
 
 from telemq.errors import BusyError, SettingError
 from telemq.gateway.app import openapi_json, run
+from telemq.gateway.formats import FORMATS
 from telemq.gateway.metrics import METRICS
 from telemq.settings import ApiSettings
 from telemq.web import assets
@@ -135,15 +136,20 @@ def test_the_document_describes_every_answer() -> None:
             assert parameter["examples"]
         for status, response in operation["responses"].items():
             assert response["description"]
-            (media_type,) = response["content"]
-            assert (media_type == "application/problem+json") == (int(status) >= 400)
+            for media_type in response["content"]:
+                assert (media_type == "application/problem+json") == (int(status) >= 400)
     telemetry = operations["/api/v1/gpus/{id}/telemetry"]
-    assert {"200", "400", "404", "500", "503"} == telemetry["responses"].keys()
+    assert {"200", "400", "404", "406", "500", "503"} == telemetry["responses"].keys()
     content = telemetry["responses"]["200"]["content"]["application/json"]["schema"]
     assert {"type": "array", "items": {"$ref": "#/components/schemas/Record"}} == content
-    assert [("id", "path"), ("start_time", "query"), ("end_time", "query")] == [
-        (parameter["name"], parameter["in"]) for parameter in telemetry["parameters"]
-    ]
+    assert {known.media_type for known in FORMATS} == telemetry["responses"]["200"][
+        "content"
+    ].keys()
+    assert "Link" in telemetry["responses"]["200"]["headers"]
+    assert [
+        "id", "start_time", "end_time", "metric", "step", "agg", "order", "limit", "cursor",
+        "format",
+    ] == [parameter["name"] for parameter in telemetry["parameters"]]  # fmt: skip
 
 
 def test_every_reference_in_the_document_leads_somewhere() -> None:

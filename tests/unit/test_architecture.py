@@ -23,6 +23,7 @@ PURE = {
     "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
     "telemq.settings_once", "telemq.settings_store", "telemq.settings_look",
     "telemq.broker.local",
+    "telemq.store.telemetry_query",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
     "telemq.look.board", "telemq.look.names", "telemq.look.place",

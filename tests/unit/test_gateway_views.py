@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemq.gateway.views import Record, RecordWriter
+from telemq.gateway.views import JsonWriter, Record
 from telemq.record import SeriesLabels
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -22,7 +22,7 @@ _samples = st.lists(
 )
 
 
-def _written(writer: RecordWriter, chunks: list[list[tuple[datetime, int, float]]]) -> bytes:
+def _written(writer: JsonWriter, chunks: list[list[tuple[datetime, int, float]]]) -> bytes:
     return b"".join(map(writer.chunk, chunks)) + writer.end()
 
 
@@ -38,14 +38,14 @@ def test_chunks_make_one_array_of_exact_records(
         for time, index, value in samples
     ]
     assert expected == msgspec.json.decode(
-        _written(RecordWriter(series), chunks), type=list[Record], strict=True
+        _written(JsonWriter(series), chunks), type=list[Record], strict=True
     )
 
 
 def test_fields_stand_in_the_order_of_the_documentation() -> None:
     """People read the JSON too."""
     labels = SeriesLabels("UTIL", "0", "nvidia0", "GPU-1", "H100", "h", "c", "p", "n", "raw")
-    text = _written(RecordWriter({7: labels}), [[(datetime(2025, 7, 18, tzinfo=UTC), 7, 97.5)]])
+    text = _written(JsonWriter({7: labels}), [[(datetime(2025, 7, 18, tzinfo=UTC), 7, 97.5)]])
     assert (
         b'[{"timestamp":"2025-07-18T00:00:00Z","metric_name":"UTIL","gpu_id":"0",'
         b'"device":"nvidia0","uuid":"GPU-1","model_name":"H100","hostname":"h","container":"c",'
@@ -55,4 +55,4 @@ def test_fields_stand_in_the_order_of_the_documentation() -> None:
 
 def test_no_samples_are_an_empty_array() -> None:
     """A known GPU and an empty window."""
-    assert b"[]" == RecordWriter({}).end()
+    assert b"[]" == JsonWriter({}).end()

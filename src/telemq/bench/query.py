@@ -29,6 +29,8 @@ from telemq.errors import TelemqError
 from telemq.record import BatchId
 from telemq.store.migrate import migrate
 from telemq.store.reader import Reader
+from telemq.store.telemetry import telemetry
+from telemq.store.telemetry_query import Question
 from telemq.store.writer import StoredBatch, Writer
 
 __all__ = ["QUERIES", "QueryLoad", "StoreSize", "bench_query"]
@@ -303,8 +305,8 @@ def _of_store(
 
     async def gpu_hour(gpu: int, _metric: int) -> tuple[int, float]:
         rows, total = 0, 0.0
-        async with reader.telemetry(load.fleet.gpu(gpu), start, end) as telemetry:
-            while telemetry is not None and (chunk := await telemetry.fetch(_FETCH_ROWS)):
+        async with telemetry(reader, Question(load.fleet.gpu(gpu), start, end)) as found:
+            while found is not None and (chunk := await found.fetch(_FETCH_ROWS)):
                 rows += len(chunk)
                 total += sum(value for *_, value in chunk)
         return rows, total

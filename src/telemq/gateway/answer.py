@@ -1,4 +1,4 @@
-"""A telemetry answer of any size, sent with the memory of one chunk.
+"""Answers that end when their client does, and telemetry of any size with the memory of one chunk.
 
 The first chunk is there before the response starts, so what fails until then is a proper problem
 document. What fails later cuts the answer short without its last bytes, which every HTTP client
@@ -11,54 +11,50 @@ connection given back.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from datetime import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 from litestar.types import Receive, Scope, Send
 
 from telemq import log
 from telemq.errors import StoreError
+from telemq.gateway.formats import Format
 from telemq.gateway.metrics import GatewayMetrics
-from telemq.gateway.views import RecordWriter
 from telemq.store.reader import Reader
+from telemq.store.telemetry import telemetry
+from telemq.store.telemetry_query import Place, Question
 from telemq.web.problems import ProblemError
 
-__all__ = ["TelemetryAnswer"]
+__all__ = ["Answer", "TelemetryAnswer", "WholeAnswer"]
 
 #: A client that takes nothing for this long is cut off: it would hold a transaction open.
 _STALL_S = 60.0
 
 
 @dataclass(eq=False)
-class TelemetryAnswer:
-    """An ASGI response: the telemetry of one GPU id as a JSON array of `views.Record`.
+class Answer(ABC):
+    """An ASGI response that is given up when the client goes away.
 
     Attributes:
-        reader: where the samples come from.
-        metrics: where rows and cuts are counted.
-        gpu: a UUID or ``gpu_id``.
-        start: earliest time, inclusive.
-        end: latest time, inclusive.
-        chunk_rows: rows read, encoded and sent at a time.
+        metrics: where cuts are counted.
+        about: what is asked for, for the log.
     """
 
-    reader: Reader
     metrics: GatewayMetrics
-    gpu: str
-    start: datetime | None
-    end: datetime | None
-    chunk_rows: int
-    _started: bool = False
+    about: str
+    _started: bool = field(default=False, init=False)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, unless the client goes away first.
 
         Raises:
-            ProblemError: 404, there is no such GPU; nothing was sent.
+            ProblemError: the question cannot be answered; nothing was sent.
             StoreError: the database cannot be used; nothing was sent.
         """
-        answer = asyncio.create_task(self._answer(send), name="telemetry answer")
-        gone = asyncio.create_task(_client_gone(receive), name="telemetry client")
+        answer = asyncio.create_task(self._answer(send), name="answer")
+        gone = asyncio.create_task(_client_gone(receive), name="client")
         stopped = False
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,29 +74,14 @@ class TelemetryAnswer:
                 raise error
             self._cut("stalled" if isinstance(error, TimeoutError) else "failed", error)
 
+    @abstractmethod
     async def _answer(self, send: Send) -> None:
-        async with self.reader.telemetry(self.gpu, self.start, self.end) as telemetry:
-            if telemetry is None:
-                raise ProblemError(
-                    404,
-                    f"no GPU has the UUID or gpu_id {self.gpu[:80]!r}; "
-                    "/api/v1/gpus lists the UUIDs, /api/v1/gpus?by=gpu_id the other",
-                )
-            samples = await telemetry.fetch(self.chunk_rows)
-            writer = RecordWriter(telemetry.labels)
-            self._started = True
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [(b"content-type", b"application/json")],
-                }
-            )
-            while samples:
-                await self._send(send, writer.chunk(samples), more=True)
-                self.metrics.rows_sent(len(samples))
-                samples = await telemetry.fetch(self.chunk_rows)
-        await self._send(send, writer.end(), more=False)
+        """Find the answer and send it, with `_start` first."""
+
+    async def _start(self, send: Send, headers: dict[str, str]) -> None:
+        self._started = True
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": pairs})
 
     async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
         async with asyncio.timeout(_STALL_S):
@@ -109,8 +90,70 @@ class TelemetryAnswer:
     def _cut(self, reason: str, error: BaseException | None) -> None:
         self.metrics.cut(reason)
         log.get().warning(
-            "answer cut short", reason=reason, gpu=self.gpu[:80], error=str(error or "")
+            "answer cut short", reason=reason, about=self.about[:80], error=str(error or "")
         )
+
+
+@dataclass(eq=False)
+class WholeAnswer(Answer):
+    """A small answer in JSON that takes long to find.
+
+    Attributes:
+        find: gives its bytes.
+    """
+
+    find: Callable[[], Coroutine[Any, Any, bytes]]
+
+    async def _answer(self, send: Send) -> None:
+        body = await self.find()
+        length = str(len(body))
+        await self._start(send, {"content-type": "application/json", "content-length": length})
+        await self._send(send, body, more=False)
+
+
+@dataclass(eq=False)
+class TelemetryAnswer(Answer):
+    """The telemetry of one GPU id, as `views.Record` in some format.
+
+    Attributes:
+        reader: where the samples come from.
+        question: what is asked for.
+        format: how it is told.
+        link: gives the URL of the page that begins at a place.
+        chunk_rows: rows read, encoded and sent at a time.
+    """
+
+    reader: Reader
+    question: Question
+    format: Format
+    link: Callable[[Place], str]
+    chunk_rows: int
+
+    async def _answer(self, send: Send) -> None:
+        async with telemetry(self.reader, self.question) as found:
+            if found is None:
+                raise ProblemError(
+                    404,
+                    f"no GPU has the UUID or gpu_id {self.about[:80]!r}; "
+                    "/api/v1/gpus lists the UUIDs, /api/v1/gpus?by=gpu_id the other",
+                )
+            samples = await found.fetch(self.chunk_rows)
+            writer = self.format.writer(found.labels)
+            await self._start(send, self._headers(found.next))
+            while samples:
+                await self._send(send, writer.chunk(samples), more=True)
+                self.metrics.rows_sent(len(samples))
+                samples = await found.fetch(self.chunk_rows)
+        await self._send(send, writer.end(), more=False)
+
+    def _headers(self, next: Place | None) -> dict[str, str]:
+        charset = "; charset=utf-8" if self.format.media_type.startswith("text/") else ""
+        headers = {"content-type": self.format.media_type + charset, "vary": "accept"}
+        if self.format.file:
+            headers["content-disposition"] = f'attachment; filename="{self.format.file}"'
+        if next is not None:
+            headers["link"] = f'<{self.link(next)}>; rel="next"'
+        return headers
 
 
 async def _client_gone(receive: Receive) -> None:

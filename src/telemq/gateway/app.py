@@ -18,7 +18,7 @@ from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
 from telemq.errors import StoreError
-from telemq.gateway import gpus, ops
+from telemq.gateway import gpus, ops, telemetry
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
@@ -135,7 +135,7 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [*gpus.ROUTES, *ops.ROUTES, *pages.ROUTES]
+    return [*gpus.ROUTES, *telemetry.ROUTES, *ops.ROUTES, *pages.ROUTES]
 
 
 def _given(value: Any) -> Provide:

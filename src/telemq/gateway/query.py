@@ -7,12 +7,12 @@ to ignore it would answer another question than the one that was asked. An empty
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 from telemq.web.problems import ProblemError
 
-__all__ = ["moment", "only", "window"]
+__all__ = ["choice", "moment", "names", "number", "only", "step_s", "window"]
 
 # RFC 3339, section 5.6; its letters are case-insensitive. An unescaped "+" in a query string
 # arrives as a space, which can be nothing else in that place.
@@ -27,10 +27,15 @@ _ACCEPTED = (
 )
 #: Of a refused value, shown in the error.
 _SHOWN_CHARACTERS = 80
+#: Values of one repeatable parameter.
+_NAMES_MAX = 100
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def only(parameters: Iterable[tuple[str, str]], *accepted: str) -> None:
-    """Refuse parameters that are not `accepted` or come more than once.
+def only(
+    parameters: Iterable[tuple[str, str]], *accepted: str, repeatable: Collection[str] = ()
+) -> None:
+    """Refuse parameters that are not `accepted`, or come more than once and are not `repeatable`.
 
     Raises:
         ProblemError: 400, naming the parameter and what is accepted.
@@ -41,7 +46,7 @@ def only(parameters: Iterable[tuple[str, str]], *accepted: str) -> None:
             raise ProblemError(
                 400, f"parameter {_shown(name)} is unknown; accepted: {', '.join(accepted)}"
             )
-        if name in seen:
+        if name in seen and name not in repeatable:
             raise ProblemError(400, f"{name} is given more than once; give it once")
         seen.add(name)
 
@@ -92,6 +97,67 @@ def moment(name: str, text: str, *, up: bool = False) -> datetime:
             f"{name} {_shown(text)} is no moment ({error}); "
             f"it must be {_ACCEPTED}, of the years 1 to 9999",
         ) from error
+
+
+def choice(name: str, text: str, accepted: Sequence[str]) -> str:
+    """Read one of some words; the first of them when empty.
+
+    Raises:
+        ProblemError: 400, naming the parameter and what is accepted.
+    """
+    if text and text not in accepted:
+        raise ProblemError(
+            400, f"{name} {_shown(text)} is not accepted; accepted: {', '.join(accepted)}"
+        )
+    return text or accepted[0]
+
+
+def names(name: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """Read a repeatable parameter: what is not empty, once each, in the order given.
+
+    Raises:
+        ProblemError: 400, there are too many.
+    """
+    found = tuple(dict.fromkeys(filter(None, texts)))
+    if len(found) > _NAMES_MAX:
+        raise ProblemError(400, f"{name} is given {len(found)} times; accepted: {_NAMES_MAX}")
+    return found
+
+
+def number(name: str, text: str, low: float, high: float, *, whole: bool = False) -> float | None:
+    """Read a number from `low` to `high`; None when empty.
+
+    Raises:
+        ProblemError: 400, naming the parameter, the value and what is accepted.
+    """
+    if not text:
+        return None
+    form = r"\d{1,18}" if whole else r"\d{1,18}(\.\d{1,18})?"
+    if not re.fullmatch(form, text, re.ASCII) or not low <= float(text) <= high:
+        kind = "a whole number" if whole else "a number"
+        raise ProblemError(
+            400, f"{name} {_shown(text)} is not accepted; it must be {kind}, {low:,} to {high:,}"
+        )
+    return float(text)
+
+
+def step_s(text: str, high: int) -> int:
+    """Read a step in seconds, such as ``90``, ``30s``, ``5m``, ``1h`` or ``1d``; 0 when empty.
+
+    Raises:
+        ProblemError: 400, naming the value and what is accepted.
+    """
+    if not text:
+        return 0
+    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text, re.ASCII)
+    seconds = int(found[1]) * _UNIT_S[found[2]] if found else 0
+    if not 1 <= seconds <= high:
+        raise ProblemError(
+            400,
+            f"step {_shown(text)} is not accepted; it must be seconds, or a whole number and "
+            f"s, m, h or d, such as 30s, 5m, 1h or 1d; 1 s to {high // 86_400} d",
+        )
+    return seconds
 
 
 def _shown(text: str) -> str:

@@ -1,23 +1,24 @@
-"""How a telemetry record looks in the API, and how a million of them become JSON.
+"""How a telemetry record looks in the API, and how a million of them become JSON or CSV.
 
-`Record` is the promise in the OpenAPI document; `RecordWriter` writes it. No object is made per
-record: labels are 700 bytes of JSON that are the same for each sample of a series, so they are
-spelt once a series, and between them go the time and the value.
+`Record` is the promise in the OpenAPI document; the writers keep it. No object is made per record:
+labels are 700 bytes of JSON that are the same for each sample of a series, so they are spelt once a
+series, and between them go the time and the value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 import orjson
 
+from telemq.csv_safe import csv_line
 from telemq.record import SeriesLabels
-from telemq.store.reader import Sample
+from telemq.store.telemetry import Sample
 
-__all__ = ["Record", "RecordWriter"]
+__all__ = ["CsvWriter", "JsonWriter", "Record", "Writer"]
 
 
 def _label(description: str, example: str) -> msgspec.Meta:
@@ -30,7 +31,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: Annotated[
         datetime,
         msgspec.Meta(
-            description="When the value was true: RFC 3339 in UTC; with microseconds if there are.",
+            description="When the value was true, or the start of its step: RFC 3339 in UTC; with "
+            "microseconds if there are.",
             examples=["2025-07-18T20:42:34Z"],
         ),
     ]
@@ -55,45 +57,98 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-class RecordWriter:
-    """Writes samples as a JSON array of `Record`, a chunk at a time.
+class Writer(Protocol):
+    """Writes the samples of one answer, a chunk at a time; made with the labels of its series."""
+
+    def chunk(self, samples: Sequence[Sample]) -> bytes:
+        """Give the next part of the answer: `samples`, at least one."""
+
+    def end(self) -> bytes:
+        """Give the answer's last part; the whole of it when there was no chunk."""
+
+
+class JsonWriter:
+    """Writes samples as a JSON array of `Record`, or as lines of one `Record` each (NDJSON).
+
+    Args:
+        labels: of every series that occurs, by series id.
+        lines: NDJSON.
+    """
+
+    def __init__(self, labels: Mapping[int, SeriesLabels], *, lines: bool = False) -> None:
+        self._between = b'}\n{"timestamp":' if lines else b'},{"timestamp":'
+        self._before = b'{"timestamp":' if lines else b'[{"timestamp":'
+        self._end, self._empty = (b"}\n", b"") if lines else (b"}]", b"[]")
+        self._spelt = {series: self._spell(of) for series, of in labels.items()}
+
+    def chunk(self, samples: Sequence[Sample]) -> bytes:
+        """Give the next part: `samples`, at least one."""
+        times, values = _columns(samples)
+        spelt = self._spelt
+        parts: list[bytes] = []
+        for time, sample, value in zip(times, samples, values, strict=True):
+            labels, labels_raw = spelt[sample[1]]
+            parts += (time, labels, value, labels_raw)
+        parts[-1] = parts[-1].removesuffix(self._between)
+        text = self._before + b"".join(parts)
+        self._before, self._empty = self._between, self._end
+        return text
+
+    def end(self) -> bytes:
+        """Give the last part; the whole of it when there was no chunk."""
+        return self._empty
+
+    def _spell(self, labels: SeriesLabels) -> tuple[bytes, bytes]:
+        """Give what stands between a record's time and value, and after its value."""
+        before, raw = _split(labels)
+        text = b"," + orjson.dumps(before)[1:-1] + b',"value":'
+        return text, b',"labels_raw":' + orjson.dumps(raw) + self._between
+
+
+class CsvWriter:
+    """Writes samples as CSV with a header; text that a spreadsheet would run is made text.
 
     Args:
         labels: of every series that occurs, by series id.
     """
 
     def __init__(self, labels: Mapping[int, SeriesLabels]) -> None:
-        self._spelt = {series: _spell(of) for series, of in labels.items()}
-        self._before = b'[{"timestamp":'
+        self._header = csv_line(Record.__struct_fields__).encode()
+        self._spelt = {series: self._spell(of) for series, of in labels.items()}
 
     def chunk(self, samples: Sequence[Sample]) -> bytes:
-        """Give the next part of the array: `samples`, at least one."""
-        # One call of orjson a column instead of two a record; neither a time nor a number holds a
-        # comma, so that the columns can be cut again.
-        times = orjson.dumps([s[0] for s in samples], option=orjson.OPT_UTC_Z)[1:-1].split(b",")
-        values = orjson.dumps([s[2] for s in samples])[1:-1].split(b",")
+        """Give the next part: `samples`, at least one."""
+        times, values = _columns(samples)
         spelt = self._spelt
-        parts: list[bytes] = []
+        parts = [self.end()]
         for time, sample, value in zip(times, samples, values, strict=True):
             labels, labels_raw = spelt[sample[1]]
-            parts += (time, labels, value, labels_raw)
-        parts[-1] = parts[-1].removesuffix(_BETWEEN)
-        text = self._before + b"".join(parts)
-        self._before = _BETWEEN
-        return text
+            parts += (time[1:-1], labels, value, labels_raw)
+        return b"".join(parts)
 
     def end(self) -> bytes:
-        """Give the array's last part; the whole of it when there was no chunk."""
-        return b"}]" if self._before == _BETWEEN else b"[]"
+        """Give the last part: the header, when there was no chunk."""
+        header, self._header = self._header, b""
+        return header
+
+    @staticmethod
+    def _spell(labels: SeriesLabels) -> tuple[bytes, bytes]:
+        before, raw = _split(labels)
+        return csv_line(["", *before.values(), ""], end="").encode(), csv_line(["", raw]).encode()
 
 
-_BETWEEN = b'},{"timestamp":'
+def _columns(samples: Sequence[Sample]) -> tuple[list[bytes], list[bytes]]:
+    """Spell times, in quotes, and values as JSON does.
+
+    One call of orjson a column instead of two a record; neither a time nor a number holds a comma,
+    so that the columns can be cut again.
+    """
+    times = orjson.dumps([s[0] for s in samples], option=orjson.OPT_UTC_Z)[1:-1].split(b",")
+    return times, orjson.dumps([s[2] for s in samples])[1:-1].split(b",")
 
 
-def _spell(labels: SeriesLabels) -> tuple[bytes, bytes]:
-    """Give what stands between a record's time and value, and after its value."""
+def _split(labels: SeriesLabels) -> tuple[dict[str, str], str]:
+    """Give the labels that stand before a record's value, in order, and the one after it."""
     fields = labels._asdict()
     raw = fields.pop("labels_raw")
-    ordered = {name: fields[name] for name in Record.__struct_fields__ if name in fields}
-    before = b"," + orjson.dumps(ordered)[1:-1] + b',"value":'
-    return before, b',"labels_raw":' + orjson.dumps(raw) + _BETWEEN
+    return {name: fields[name] for name in Record.__struct_fields__ if name in fields}, raw

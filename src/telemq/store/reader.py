@@ -1,15 +1,7 @@
-"""What the store tells: the GPUs there are, and their telemetry in order of time.
+"""The connections over which the store is read, and the GPUs there are.
 
-Reads only: every session is read-only, has a statement timeout and UTC. A telemetry answer is one
-transaction with a server-side cursor, so its memory is one chunk, whatever its size; the labels of
-its series come once, before the samples.
-
-Samples come from partitions and chunks by `samples_between`, which Postgres inlines: a query of a
-window reads the partitions and chunks of the window.
-
-Measured on a million samples of one GPU in ten daily partitions: the first chunk after 0.4 s, all
-after 1.0 s. One statement that lets Postgres sort is as fast as a merge of one index scan a series
-(0.45 s and 1.1 s), and stays so with hundreds of series.
+Reads only: every session is read-only, has a statement timeout and UTC. What larger questions ask
+stands in modules of their own, which get a `Reader`.
 """
 
 from __future__ import annotations
@@ -18,20 +10,15 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import LiteralString, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from telemq.errors import SlowQueryError, StoreError
-from telemq.record import SeriesLabels
+from telemq.errors import AggregateError, SlowQueryError, StoreError
 
-__all__ = ["PoolStats", "Reader", "Sample", "Telemetry"]
-
-#: A sample: when, series id, value.
-Sample = tuple[datetime, int, float]
+__all__ = ["PoolStats", "Reader"]
 
 #: Requests that may wait for one of the pool's connections; more are told at once that it is full.
 _WAITING_MAX = 200
@@ -50,11 +37,6 @@ SELECT set_config('default_transaction_read_only', 'on', false),
        set_config('statement_timeout', %(ms)s, false),
        set_config('idle_in_transaction_session_timeout', %(ms)s, false)
 """
-_SERIES: LiteralString = """
-SELECT s.id, s.metric_name, s.gpu_id, s.device, g.uuid, s.model_name, s.hostname,
-       s.container, s.pod, s.namespace, s.labels_raw
-FROM series s JOIN gpu g ON g.id = s.gpu
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +46,6 @@ class PoolStats:
     connections: int
     idle: int
     waiting: int
-
-
-class Telemetry:
-    """The samples of one answer; made by `Reader.telemetry`, valid inside its context.
-
-    Attributes:
-        labels: the labels of every series that can occur, by series id.
-    """
-
-    def __init__(
-        self, labels: Mapping[int, SeriesLabels], cursor: psycopg.AsyncServerCursor[TupleRow]
-    ) -> None:
-        self.labels = labels
-        self._cursor = cursor
-
-    async def fetch(self, rows_max: int) -> list[Sample]:
-        """Give the next samples by (time, series id), at most `rows_max`; none at the end."""
-        return await self._cursor.fetchmany(rows_max)
 
 
 class Reader:
@@ -153,53 +117,33 @@ class Reader:
         """Give the distinct indexes that GPUs have or had on their hosts, in no order."""
         return await self._texts("SELECT DISTINCT gpu_id FROM series WHERE gpu_id <> ''")
 
-    @asynccontextmanager
-    async def telemetry(
-        self, gpu: str, start: datetime | None = None, end: datetime | None = None
-    ) -> AsyncIterator[Telemetry | None]:
-        """Open the telemetry of a GPU, or of all GPUs with that index; None if there is none.
-
-        Args:
-            gpu: a UUID; or, if no GPU has it, a ``gpu_id``.
-            start: earliest time, inclusive.
-            end: latest time, inclusive.
+    async def rows(
+        self, query: LiteralString, values: Mapping[str, Any] | None = None
+    ) -> list[TupleRow]:
+        """Give all rows of one query, which are few.
 
         Raises:
             StoreError: the database cannot be used.
             SlowQueryError: the query ran into its limit.
         """
-        async with self._connection() as conn, conn.transaction():
-            labels = await self._labels(conn, gpu)
-            if labels is None:
-                yield None
-                return
-            async with conn.cursor("telemetry", binary=True) as cursor:
-                await cursor.execute(
-                    "SELECT ts, series_id, value FROM samples_between("
-                    "coalesce(%s, '-infinity'::timestamptz),"
-                    " coalesce(%s, 'infinity'::timestamptz))"
-                    " WHERE series_id = ANY(%s) ORDER BY ts, series_id",
-                    [start, end, list(labels)],
-                )
-                yield Telemetry(labels, cursor)
+        async with self._connection() as conn, conn.cursor(binary=True) as cursor:
+            # Never prepared: a plan made for any window reads all partitions of all windows.
+            return await (await cursor.execute(query, values, prepare=False)).fetchall()
 
-    async def _labels(
-        self, conn: psycopg.AsyncConnection[TupleRow], gpu: str
-    ) -> dict[int, SeriesLabels] | None:
-        if "\0" in gpu:  # Postgres text cannot hold it, so no GPU has it
-            return None
-        found = await conn.execute("SELECT id FROM gpu WHERE uuid = %s", [gpu])
-        row = await found.fetchone()
-        if row is not None:
-            rows = await conn.execute(_SERIES + "WHERE s.gpu = %s", [row[0]])
-        else:
-            rows = await conn.execute(_SERIES + "WHERE s.gpu_id = %s", [gpu])
-        labels = {series: SeriesLabels(*of) async for series, *of in rows}
-        return labels if labels or row is not None else None
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Give a connection in a transaction, in which every query sees the same.
+
+        Raises:
+            StoreError: the database cannot be used.
+            SlowQueryError: a query ran into its limit.
+            AggregateError: an aggregate is no number.
+        """
+        async with self._connection() as conn, conn.transaction():
+            yield conn
 
     async def _texts(self, query: LiteralString) -> list[str]:
-        async with self._connection() as conn:
-            return [text for (text,) in await (await conn.execute(query)).fetchall()]
+        return [text for (text,) in await self.rows(query)]
 
     @asynccontextmanager
     async def _connection(
@@ -217,6 +161,11 @@ class Reader:
             raise SlowQueryError(
                 f"the query takes longer than the limit of {self._statement_s_max:g} s "
                 "(--statement-s-max); ask for less, such as a shorter time window"
+            ) from error
+        except psycopg.errors.NumericValueOutOfRange as error:
+            raise AggregateError(
+                "the sum of these values is too large for a number; ask for agg=min, max, last or "
+                "p95, or for the samples as they are"
             ) from error
         except _NO_SCHEMA as error:
             raise StoreError(

@@ -17,7 +17,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
 from telemq import log
-from telemq.errors import SlowQueryError, StoreError, TelemqError
+from telemq.errors import AggregateError, SlowQueryError, StoreError, TelemqError
 
 __all__ = ["HANDLERS", "MEDIA_TYPE", "Problem", "ProblemError", "described"]
 
@@ -106,7 +106,8 @@ def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     return _answer(error.status_code, error.detail or HTTPStatus(error.status_code).phrase)
 
 
-def _on_slow_query(_request: Request[Any, Any, Any], error: SlowQueryError) -> Response[Problem]:
+def _on_other_query(_request: Request[Any, Any, Any], error: StoreError) -> Response[Problem]:
+    """Tell a fault of the store that another question would not meet."""
     return _answer(400, str(error))
 
 
@@ -123,7 +124,8 @@ def _on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[Pro
 HANDLERS: ExceptionHandlersMap = {
     ProblemError: _on_problem,
     HTTPException: _on_http,
-    SlowQueryError: _on_slow_query,
+    SlowQueryError: _on_other_query,
+    AggregateError: _on_other_query,
     StoreError: _on_store,
     Exception: _on_fault,
 }
