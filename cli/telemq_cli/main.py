@@ -22,6 +22,9 @@ from telemq_cli import top
 from telemq_cli import gpus
 
 # isort: split
+from telemq_cli import query
+
+# isort: split
 from telemq_cli import health
 
 # isort: split
@@ -41,6 +44,7 @@ __all__ = [
     "health",
     "journal",
     "keys",
+    "query",
     "reports",
     "services",
     "sizing",

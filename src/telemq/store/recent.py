@@ -17,17 +17,9 @@ import psycopg
 from telemq.errors import SettingError, SlowQueryError, StoreError
 
 __all__ = [
-    "Gpu",
-    "Newest",
-    "Slot",
-    "connect",
-    "gpus",
-    "last_seen",
-    "newest",
-    "now",
-    "seen",
+    "Gpu", "Newest", "Slot", "connect", "gpus", "last_seen", "metrics", "newest", "now", "seen",
     "slots",
-]
+]  # fmt: skip
 
 #: Longest wait for a connection.
 _CONNECT_S = 10
@@ -170,6 +162,14 @@ def gpus(conn: psycopg.Connection[Any]) -> list[Gpu]:
     """Give all GPUs that there ever were, in no order."""
     rows = conn.execute("SELECT id, uuid, gpu_id, device, model_name, hostname FROM gpu")
     return [Gpu(*row) for row in rows]
+
+
+def metrics(conn: psycopg.Connection[Any], gpus: Collection[int]) -> list[str]:
+    """Give the names of the metrics that GPUs have or had, in no order."""
+    rows = conn.execute(
+        "SELECT DISTINCT metric_name FROM series WHERE gpu = ANY(%(gpus)s)", {"gpus": list(gpus)}
+    )
+    return [name for (name,) in rows]
 
 
 def newest(
