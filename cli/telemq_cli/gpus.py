@@ -11,6 +11,7 @@ import typer
 
 from telemq.settings import GpusSettings
 from telemq_cli.app import app
+from telemq_cli.complete import names
 from telemq_cli.existing import existing_database
 from telemq_cli.flags import command
 from telemq_cli.pipes import reader_may_leave
@@ -32,11 +33,26 @@ def gpus(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Read and draw again until Ctrl-C.")
     ] = False,
-    host: Annotated[str, typer.Option("--host", help="Only of such a host: 'rack-7-*'.")] = "",
-    namespace: Annotated[
-        str, typer.Option("--namespace", help="Only those with a pod of such a namespace.")
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Only of such a host: 'rack-7-*'.", autocompletion=names("host")
+        ),
     ] = "",
-    model: Annotated[str, typer.Option("--model", help="Only of such a model: '*H100*'.")] = "",
+    namespace: Annotated[
+        str,
+        typer.Option(
+            "--namespace",
+            help="Only those with a pod of such a namespace.",
+            autocompletion=names("namespace"),
+        ),
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Only of such a model: '*H100*'.", autocompletion=names("model")
+        ),
+    ] = "",
     json: Annotated[
         bool, typer.Option("--json", help="Print it as JSON; with --watch, a line each time.")
     ] = False,

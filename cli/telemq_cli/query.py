@@ -12,6 +12,7 @@ import typer
 from telemq.errors import SettingError
 from telemq.settings import QuerySettings
 from telemq_cli.app import app
+from telemq_cli.complete import names
 from telemq_cli.existing import existing_database
 from telemq_cli.flags import command
 from telemq_cli.outcome import complain
@@ -28,38 +29,53 @@ _WINDOW = timedelta(hours=1)
 _INTERRUPTED = 130
 
 
+Gpus = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="GPU",
+        help="UUID, HOST/INDEX, a pattern of these such as 'rack-7-*', or an index.",
+        show_default=False,
+        autocompletion=names("gpu"),
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", "-m", help="Only this; may be repeated.", autocompletion=names("metric")
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", help="From then until now: 90s, 30m, 2h, 7d, or RFC 3339."),
+]
+Start = Annotated[str | None, typer.Option("--start", help="Earliest time, inclusive.")]
+End = Annotated[str | None, typer.Option("--end", help="Latest time, inclusive.")]
+Step = Annotated[
+    str | None, typer.Option("--step", help="One row a series and step: 30s, 5m, 1h, 1d.")
+]
+Aggregate = Annotated[
+    str | None,
+    typer.Option(
+        "--agg",
+        help="With --step: mean (the default), min, max, last or p95.",
+        autocompletion=lambda: ["mean", "min", "max", "last", "p95"],
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=2**31 - 1, help="Most rows.")]
+
+
 @command(app, "query", QuerySettings, without={"insecure"})
 def query(
     settings: QuerySettings,
-    gpus: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="GPU",
-            help="UUID, HOST/INDEX, a pattern of these such as 'rack-7-*', or an index.",
-            show_default=False,
-        ),
-    ],
+    gpus: Gpus,
     *,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", help="Only this; may be repeated.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", help="From then until now: 90s, 30m, 2h, 7d, or RFC 3339."),
-    ] = None,
-    start: Annotated[str | None, typer.Option("--start", help="Earliest time, inclusive.")] = None,
-    end: Annotated[str | None, typer.Option("--end", help="Latest time, inclusive.")] = None,
-    step: Annotated[
-        str | None,
-        typer.Option("--step", help="One row a series and step: 30s, 5m, 1h, 1d."),
-    ] = None,
-    agg: Annotated[
-        str | None,
-        typer.Option("--agg", help="With --step: mean (the default), min, max, last or p95."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, max=2**31 - 1, help="Most rows.")
-    ] = None,
+    metric: Metrics = None,
+    since: Since = None,
+    start: Start = None,
+    end: End = None,
+    step: Step = None,
+    agg: Aggregate = None,
+    limit: Limit = None,
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="The latest time comes first.")
     ] = False,

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import termios
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 __all__ = ["Terminal"]
@@ -27,21 +28,27 @@ class Terminal:
         columns: of the terminal.
         lines: of the terminal.
         command: what runs instead of telemq.
+        env: variables besides those of this process.
     """
 
     def __init__(
-        self, *words: str, columns: int = 120, lines: int = 30, command: tuple[str, ...] = ()
+        self,
+        *words: str,
+        columns: int = 120,
+        lines: int = 30,
+        command: tuple[str, ...] = (),
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.text = b""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        env = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
+        own = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
         self.process = subprocess.Popen(
             [*(command or (sys.executable, "-P", "-m", "telemq_cli")), *words],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**env, "TERM": "xterm"},
+            env={**own, "TERM": "xterm", **env},
             start_new_session=True,
         )
         os.close(theirs)
