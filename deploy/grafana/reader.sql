@@ -1,11 +1,11 @@
 -- A role for Grafana that reads telemetry and nothing else. Run it once, as the owner of the database:
 --
---     psql "$TELEMQ_DSN" -v password="'…'" -f reader.sql
+--     psql "$TELEMQ_DSN" -v password='…' -f reader.sql
 --
 -- Samples are read through their views and functions, partitions through their parent. The payloads
 -- of dead letters are left out: they hold whatever somebody has sent.
 
-CREATE ROLE telemq_grafana LOGIN PASSWORD :password CONNECTION LIMIT 10;
+CREATE ROLE telemq_grafana LOGIN PASSWORD :'password' CONNECTION LIMIT 10;
 GRANT USAGE ON SCHEMA public TO telemq_grafana;
 GRANT SELECT ON gpu, series, sample, chunk, chunk_sample, every_sample, telemetry TO telemq_grafana;
 GRANT SELECT ON ledger, stream_progress, stream_lease, sample_dropped TO telemq_grafana;

@@ -59,7 +59,7 @@ def store(postgres: Databases) -> Iterator[Store]:
         Writer(conn).store([stored_batch(0), stored_batch(10, bad=(4,))])
         conn.execute("UPDATE series SET pod = 'it''s' WHERE id = (SELECT min(id) FROM series)")
         conn.execute("ANALYZE")
-        recipe = (FOLDER / "reader.sql").read_text().replace(":password", f"'{PASSWORD}'")
+        recipe = (FOLDER / "reader.sql").read_text().replace(":'password'", f"'{PASSWORD}'")
         conn.execute(recipe.encode())
         role = make_conninfo(dsn, user="telemq_grafana", password=PASSWORD)
         try:
