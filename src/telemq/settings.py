@@ -20,6 +20,7 @@ from telemq.errors import SettingError
 from telemq.setting import SettingInfo, rows, setting
 from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
+from telemq.settings_fleet import FleetSettings
 from telemq.settings_look import GpusSettings, QuerySettings
 from telemq.settings_once import KeysSettings, MigrateSettings
 from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
@@ -194,7 +195,7 @@ class CollectorSettings(PartitionSettings, EngineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiSettings(StoreSettings):
+class ApiSettings(FleetSettings, StoreSettings):
     """`telemq api`."""
 
     component: ClassVar[str] = "api"

@@ -123,6 +123,9 @@ def test_the_document_describes_every_answer() -> None:
     assert {
         "/api/v1/gpus",
         "/api/v1/gpus/{id}/telemetry",
+        "/api/v1/fleet/idle",
+        "/api/v1/fleet/usage",
+        "/api/v1/fleet/health",
         "/healthz",
         "/readyz",
         "/metrics",

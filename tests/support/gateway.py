@@ -66,6 +66,7 @@ def add_series(
     gpu_id: str = "0",
     hostname: str = "host-1",
     pod: str = "",
+    namespace: str = "",
     model_name: str = "NVIDIA H100 80GB HBM3",
 ) -> int:
     """Insert a GPU, unless it is there, and a series of it; gives the series id."""
@@ -76,7 +77,9 @@ def add_series(
         [uuid, gpu_id, device, model_name, hostname],
     ).fetchone()
     assert row is not None
-    labels = [metric_name, gpu_id, device, model_name, hostname, "", pod, "", f'uuid="{uuid}"']
+    labels = [
+        metric_name, gpu_id, device, model_name, hostname, "", pod, namespace, f'uuid="{uuid}"'
+    ]  # fmt: skip
     fingerprint = hashlib.blake2b(repr([uuid, *labels]).encode(), digest_size=16).digest()
     row = conn.execute(
         "INSERT INTO series (fingerprint, gpu, metric_name, gpu_id, device, model_name, hostname,"

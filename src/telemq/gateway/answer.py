@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from telemq.store.telemetry import telemetry
 from telemq.store.telemetry_query import Place, Question
 from telemq.web.problems import ProblemError
 
-__all__ = ["Answer", "TelemetryAnswer", "WholeAnswer"]
+__all__ = ["Answer", "TelemetryAnswer", "Whole", "WholeAnswer"]
 
 #: A client that takes nothing for this long is cut off: it would hold a transaction open.
 _STALL_S = 60.0
@@ -94,21 +94,30 @@ class Answer(ABC):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A small answer: JSON, and what its headers say."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class WholeAnswer(Answer):
-    """A small answer in JSON that takes long to find.
+    """A small answer that takes long to find.
 
     Attributes:
-        find: gives its bytes.
+        find: gives it.
     """
 
-    find: Callable[[], Coroutine[Any, Any, bytes]]
+    find: Callable[[], Coroutine[Any, Any, Whole]]
 
     async def _answer(self, send: Send) -> None:
-        body = await self.find()
-        length = str(len(body))
-        await self._start(send, {"content-type": "application/json", "content-length": length})
-        await self._send(send, body, more=False)
+        found = await self.find()
+        length = str(len(found.body))
+        headers = {"content-type": "application/json", "content-length": length}
+        await self._start(send, {**headers, **found.headers})
+        await self._send(send, found.body, more=False)
 
 
 @dataclass(eq=False)

@@ -18,7 +18,8 @@ from litestar.openapi.spec import License, Tag
 
 from telemq import __version__, log
 from telemq.errors import StoreError
-from telemq.gateway import gpus, ops, telemetry
+from telemq.gateway import fleet, gpus, ops, telemetry
+from telemq.gateway.memo import Memo
 from telemq.gateway.metrics import GatewayMetrics, metered
 from telemq.health import host_and_port
 from telemq.settings import ApiSettings
@@ -57,6 +58,7 @@ def create_app(settings: ApiSettings) -> Litestar:
             "reader": _given(reader),
             "metrics": _given(metrics),
             "settings": _given(settings),
+            "desk": _given(fleet.FleetDesk(reader, metrics, settings, Memo(settings.fleet_keep_s))),
             "document": _given(openapi_json()),
         },
         exception_handlers=HANDLERS,
@@ -78,12 +80,13 @@ def openapi_json() -> bytes:
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         tags=[
             Tag("telemetry", "What the GPUs measured."),
+            Tag("fleet", "What all GPUs together are at."),
             Tag("operation", "For those who run the gateway."),
         ],
         path="/schema",
     )
     # What the handlers would be given does not matter to the document.
-    nothing = {name: _given(None) for name in ("reader", "metrics", "settings", "document")}
+    nothing = {name: _given(None) for name in ("reader", "metrics", "settings", "desk", "document")}
     app = Litestar(
         route_handlers=_routes(),
         dependencies=nothing,
@@ -135,7 +138,7 @@ def _prepare(dsn: str) -> None:
 
 
 def _routes() -> list[HTTPRouteHandler]:
-    return [*gpus.ROUTES, *telemetry.ROUTES, *ops.ROUTES, *pages.ROUTES]
+    return [*gpus.ROUTES, *telemetry.ROUTES, *fleet.ROUTES, *ops.ROUTES, *pages.ROUTES]
 
 
 def _given(value: Any) -> Provide:

@@ -69,6 +69,10 @@ shared:
   logLevel: TELEMQ_LOG_LEVEL
   logFormat: TELEMQ_LOG_FORMAT
 own:
+  fleetDaysMax: TELEMQ_API_FLEET_DAYS_MAX
+  fleetKeepS: TELEMQ_API_FLEET_KEEP_S
+  fleetGapS: TELEMQ_API_FLEET_GAP_S
+  hotC: TELEMQ_API_HOT_C
   poolConnections: TELEMQ_API_POOL_CONNECTIONS
   poolWaitS: TELEMQ_API_POOL_WAIT_S
   statementSMax: TELEMQ_API_STATEMENT_S_MAX
