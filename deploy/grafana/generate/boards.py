@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from deploy.grafana.generate.panel import Board, Choice, Panel
 from deploy.grafana.generate.queries import (
+    FLEET_NOW,
     HOSTS,
     NOW,
     POWER,
     TEMP,
     UTIL,
     covered,
-    gauges,
     of_gpu,
+    only,
     over_time,
 )
 
@@ -22,12 +23,6 @@ _TO_GPU = "/d/telemq-gpu?var-gpu=${__data.fields.uuid}&${__url_time_range}"
 _TEAMS = "s.pod <> '' AND s.namespace IN (${namespace:sqlstring})"
 
 
-def _number(title: str, expression: str, unit: str, about: str, **more: object) -> Panel:
-    return Panel(
-        title, gauges(expression), ("value",), "stat", unit, about, 4, 4, **more  # type: ignore[arg-type] # fields of a panel
-    )  # fmt: skip
-
-
 _FLEET = Board(
     "telemq-fleet",
     "telemq: fleet",
@@ -35,24 +30,17 @@ _FLEET = Board(
     (_HOST,),
     {
         "": (
-            _number("GPUs", "count(*) AS value", "short", "Ever seen on these hosts."),
-            _number(
-                "Silent",
-                "count(*) FILTER (WHERE seen IS NULL) AS value",
-                "short",
-                "Nothing came for ten minutes.",
-                limits=(1, 5),
-            ),
-            _number("Utilisation", "avg(utilization) AS value", "percent", "Mean of all GPUs."),
-            _number(
-                "Idle with a pod",
-                "count(*) FILTER (WHERE pod IS NOT NULL AND utilization < 5) AS value",
-                "short",
-                "Held by a pod, and under 5 % now.",
-            ),
-            _number("Power", "sum(power) AS value", "watt", "Of all GPUs together."),
-            _number(
-                "Hottest", "max(temperature) AS value", "celsius", "Of all GPUs.", limits=(80, 87)
+            Panel(
+                "Now",
+                FLEET_NOW,
+                ("GPUs", "silent", "utilization", "idle with a pod", "power", "hottest"),
+                "stat",
+                about="Of the newest values of the last ten minutes. Silent: nothing came. "
+                "Idle with a pod: held by a pod, and under 5 %.",
+                width=24,
+                height=4,
+                units={"utilization": "percent", "power": "watt", "hottest": "celsius"},
+                column_limits={"silent": (1, 5), "hottest": (80, 87)},
             ),
         ),
         "Over time": (
@@ -88,12 +76,13 @@ _FLEET = Board(
                 about="The newest values of the last ten minutes; a silent GPU has none.",
                 width=24,
                 height=16,
-                units={"utilization": "percent", "memory": "decmbytes", "temperature": "celsius",
+                units={"utilization": "percent", "memory": "mbytes", "temperature": "celsius",
                        "power": "watt", "seen": "dateTimeFromNow"},
                 links={"gpu": _TO_GPU, "uuid": _TO_GPU},
             ),
         ),
     },
+    refresh="1m",
 )  # fmt: skip
 
 _GPU = Board(
@@ -163,8 +152,8 @@ _USAGE = Board(
                   ("namespace", "GPU-hours", "utilization", "energy", "gpus"), "table",
                   about="The time between two samples counts, unless it is over ten minutes.",
                   units=_USE),
-            Panel("GPU-hours", covered("namespace"), ("namespace", "GPU-hours"), "barchart",
-                  unit="short", options={"xField": "namespace"}),
+            Panel("GPU-hours", only(covered("namespace"), "namespace", '"GPU-hours"'),
+                  ("namespace", "GPU-hours"), "barchart", options={"xField": "namespace"}),
             Panel("GPUs held, by namespace", over_time(UTIL, "s.namespace", "count", _TEAMS),
                   stacked=True),
             Panel("Utilisation, by namespace", over_time(UTIL, "s.namespace", "avg", _TEAMS),

@@ -123,20 +123,27 @@ def _defaults(panel: Panel) -> dict[str, Any]:
         defaults |= {"min": 0, "custom": custom}
     if panel.top is not None:
         defaults["max"] = panel.top
+    if panel.kind == "stat":
+        # Grafana's own default is red from 80 on, whatever is shown.
+        plain: list[dict[str, Any]] = [{"color": "text", "value": None}]
+        defaults["thresholds"] = {"mode": "absolute", "steps": plain}
     if panel.limits is not None:
-        warn, bad = panel.limits
-        steps: list[dict[str, Any]] = [
-            {"color": "green", "value": None},
-            {"color": "yellow", "value": warn},
-            {"color": "red", "value": bad},
-        ]
-        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
+        defaults["thresholds"] = _thresholds(*panel.limits)
     return defaults
+
+
+def _thresholds(warn: float, bad: float) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [
+        {"color": "green", "value": None},
+        {"color": "yellow", "value": warn},
+        {"color": "red", "value": bad},
+    ]
+    return {"mode": "absolute", "steps": steps}
 
 
 def _overrides(panel: Panel) -> list[dict[str, Any]]:
     overrides = []
-    for column in dict.fromkeys([*panel.units, *panel.links]):
+    for column in dict.fromkeys([*panel.units, *panel.links, *panel.column_limits]):
         properties: list[dict[str, Any]] = []
         if unit := panel.units.get(column):
             properties.append({"id": "unit", "value": unit})
@@ -151,7 +158,7 @@ def _options(panel: Panel) -> dict[str, Any]:
     if panel.kind == "stat":
         return {
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-            "colorMode": "value" if panel.limits else "none",
+            "colorMode": "value" if panel.limits or panel.column_limits else "none",
             "graphMode": "none",
         }
     if panel.kind == "timeseries":

@@ -21,11 +21,12 @@ class Panel:
         about: what to make of it.
         width: of 24.
         height: in Grafana's rows.
-        units: of columns of a table.
+        units: of columns, where they have several.
         links: of columns of a table: the URL that a cell leads to.
         options: of the panel, besides the usual.
         top: of a scale, or None.
         limits: from here on yellow, and red.
+        column_limits: the same of columns.
         stacked: whether lines are piled up.
     """
 
@@ -42,6 +43,7 @@ class Panel:
     options: dict[str, Any] = field(default_factory=dict)
     top: float | None = None
     limits: tuple[float, float] | None = None
+    column_limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     stacked: bool = False
 
     @property

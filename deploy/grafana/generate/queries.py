@@ -8,8 +8,8 @@ written ``${name:sqlstring}``: quoted by Grafana, whatever a label holds.
 from __future__ import annotations
 
 __all__ = [
-    "COVERED", "GPU", "HOSTS", "NEWEST", "NOW", "POWER", "TEMP", "UTIL", "covered", "gauges",
-    "of_gpu", "over_time",
+    "COVERED", "FLEET_NOW", "GPU", "HOSTS", "NEWEST", "NOW", "POWER", "TEMP", "UTIL", "covered",
+    "of_gpu", "only", "over_time",
 ]  # fmt: skip
 
 UTIL, TEMP, POWER = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_POWER_USAGE"
@@ -59,6 +59,17 @@ WHERE g.hostname IN (${{host:sqlstring}})
 GROUP BY g.id
 ORDER BY g.hostname, length(g.gpu_id), g.gpu_id"""
 
+#: The fleet in one row: one question for all numbers at the head of a dashboard.
+FLEET_NOW = f"""SELECT count(*) AS "GPUs",
+       count(*) FILTER (WHERE seen IS NULL) AS silent,
+       avg(utilization) AS utilization,
+       count(*) FILTER (WHERE pod IS NOT NULL AND utilization < 5) AS "idle with a pod",
+       sum(power) AS power,
+       max(temperature) AS hottest
+FROM (
+{NOW}
+) AS now"""
+
 #: How long each series was there, and its integral, both in hours, as the gateway reckons: the time
 #: between two samples counts, unless it is longer than ten minutes.
 COVERED = f"""WITH covered AS (
@@ -96,6 +107,11 @@ ORDER BY "GPU-hours" DESC NULLS LAST
 LIMIT 1000"""
 
 
+def only(sql: str, *columns: str) -> str:
+    """Give some columns of an answer: a chart of bars draws every number that it gets."""
+    return f"SELECT {', '.join(columns)}\nFROM (\n{sql}\n) AS all_of_it"
+
+
 def over_time(metric: str, by: str, how: str, where: str) -> str:
     """Give a metric of many GPUs by time.
 
@@ -127,8 +143,3 @@ FROM series s JOIN gpu g ON g.id = s.gpu
 WHERE {GPU}{narrowed}
 GROUP BY 1, 2
 ORDER BY 1"""
-
-
-def gauges(expression: str) -> str:
-    """Give one number about all GPUs as they are now: an expression over `NOW`."""
-    return f"SELECT {expression}\nFROM (\n{NOW}\n) AS now"
