@@ -1,11 +1,15 @@
 """What a shell completes besides commands and flags: names from the database, if it answers soon.
 
 While somebody waits for a TAB nothing is started, nothing is printed, and what fails is silent.
+Labels come from whoever runs a pod, and a shell evaluates what it is given: a name with anything
+but letters, digits, spaces and a few marks is not offered.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -20,6 +24,7 @@ __all__ = ["names"]
 
 #: A person waits so long for a TAB, and then types on.
 _WAIT_S = 1.5
+_HARMLESS = re.compile(r"[\w .:/@%+,-]+")
 
 
 def names(kind: Kind) -> Callable[[typer.Context, str], list[str]]:
@@ -46,7 +51,9 @@ def names(kind: Kind) -> Callable[[typer.Context, str], list[str]]:
         thread = Thread(target=ask, daemon=True)
         thread.start()
         thread.join(_WAIT_S)
-        return found
+        # Other shells quote by themselves what they insert.
+        space = r"\ " if os.environ.get("_TELEMQ_COMPLETE") == "complete_bash" else " "
+        return [name.replace(" ", space) for name in found if _HARMLESS.fullmatch(name)]
 
     return complete
 

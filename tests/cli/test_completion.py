@@ -57,6 +57,8 @@ def test_bash_completes_after_install(tmp_path: Path, conn: psycopg.Connection, 
         bash.until(b"--sort idle ")
         bash.press("--host hopper-001\t")
         bash.until(b"--host hopper-001 ")
+        bash.press("--model NVI\t")
+        bash.until(rb"--model NVIDIA\ H100\ 80GB\ HBM3 ")
         bash.press("\x15telemq query hopper-002/1\t")
         bash.until(b"hopper-002/1 ")
         bash.press("-m DCGM_FI_DEV_GPU\t")
@@ -86,6 +88,21 @@ def test_without_a_database_nothing_is_started(tmp_path: Path) -> None:
     )
     assert ("", "") == (got.stdout.strip(), got.stderr)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_name_that_a_shell_would_run_is_not_offered(dsn: str, conn: psycopg.Connection) -> None:
+    """A namespace was named by somebody who waits for an operator's TAB."""
+    store_fleet(conn)
+    conn.execute("UPDATE series SET namespace = '$(touch x)' WHERE namespace = 'research'")
+    got = telemq(
+        _TELEMQ_COMPLETE="complete_bash",
+        COMP_WORDS="telemq\ngpus\n--namespace\n",
+        COMP_CWORD="3",
+        TELEMQ_DSN=dsn,
+    )
+    offered = got.stdout.splitlines()
+    assert "vision" in offered
+    assert [] == [name for name in offered if "touch" in name]
 
 
 def test_names_are_those_that_begin_with_what_was_typed(dsn: str, conn: psycopg.Connection) -> None:
