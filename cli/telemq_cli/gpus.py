@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["gpus"]
 
-_PIPE_COLUMNS = 160
+#: A pipe has no width: names are not cut.
+_PIPE_COLUMNS = 1000
 
 
 @command(app, "gpus", GpusSettings, without={"insecure"})
@@ -113,8 +114,8 @@ def _print(view: View) -> None:
 
     console = Console()
     piped = not console.is_terminal
-    # A pipe has no width; without one, Rich takes 80 columns.
-    if piped and "COLUMNS" not in os.environ:
+    # Without a width, Rich takes 80 columns.
+    if piped and not os.environ.get("COLUMNS"):
         console = Console(width=_PIPE_COLUMNS)
     # Rich would end the process its own way when the reader of a pipe is gone.
     with console.capture() as drawn:

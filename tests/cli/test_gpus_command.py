@@ -43,6 +43,14 @@ def test_table_in_a_pipe_is_plain_text_with_all_columns(fleet: str) -> None:
     assert any(bar in rows[0] for bar in "▆▇█")
 
 
+def test_names_are_not_cut_in_a_pipe(fleet: str, conn: Conn) -> None:
+    """`telemq gpus | grep` for a pod whose name a controller made."""
+    name = "llm-pretrain-" + "x" * 200
+    conn.execute("UPDATE series SET pod = %s WHERE pod = 'llm-pretrain-0'", [name])
+    got = telemq("gpus", f"--dsn={fleet}", COLUMNS="")
+    assert 4 == sum(f"research/{name} " in line for line in got.stdout.splitlines())
+
+
 def test_json_has_every_gpu_in_the_order_asked_for(fleet: str) -> None:
     """A script looks for idle GPUs."""
     got = telemq("gpus", f"--dsn={fleet}", "--json", "--sort=idle", "--minutes=5")
