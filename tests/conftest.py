@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import structlog
 import zmq
+from hypothesis import settings
 
 from telemq import log
 from telemq.errors import EmbeddedError
@@ -17,7 +18,12 @@ from tests.support.postgres import Databases, serve
 
 
 def pytest_configure() -> None:
-    """Clear our own variables: a developer's must not change what the tests see."""
+    """Clear our own variables: a developer's must not change what the tests see.
+
+    And let Hypothesis take its time: a busy machine is no fault.
+    """
+    settings.register_profile("telemq", deadline=None)
+    settings.load_profile("telemq")
     for name in [name for name in os.environ if name.startswith("TELEMQ_")]:
         del os.environ[name]
 

@@ -113,10 +113,12 @@ def maintain(settings: MaintainSettings) -> int:
 
 
 def _begin(settings: Common, level: str = "") -> threading.Event:
-    """Set up logs and signals of a service; gives the event that stops it."""
+    """Set up memory, logs and signals of a service; gives the event that stops it."""
     from telemq import log
+    from telemq.memory import prepare_memory
     from telemq.process import stop_on_signals
 
+    prepare_memory()
     log.configure(level or settings.log_level, settings.log_format, component=settings.component)
     return stop_on_signals()
 

@@ -31,6 +31,7 @@ def test_server_that_starts_later_is_waited_for(
     server = EmbeddedPostgres(tmp_path / "data")
     dsn = f"host={tmp_path / 'data'} user=telemq dbname=telemq password=hunter2"
     starter = threading.Timer(0.5, server.start)
+    began = time.monotonic()
     starter.start()
     try:
         with connect(dsn, DEADLINE_S) as conn:
@@ -40,7 +41,7 @@ def test_server_that_starts_later_is_waited_for(
         starter.join()
         server.stop()
     said = capsys.readouterr().out
-    assert 1 == said.count("waiting for Postgres")
+    assert 1 <= said.count("waiting for Postgres") <= 1 + (time.monotonic() - began) // 10
     assert "it does not answer" in said
     assert "hunter2" not in said
 

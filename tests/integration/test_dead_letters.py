@@ -190,6 +190,8 @@ def test_row_with_a_time_out_of_bounds_is_stored_once_the_bounds_allow_it(conn: 
         (record(), "the header counts 10 rows, the payload holds 1"),
         (record()[:-30], "neither"),
     ],
+    # The payloads hold the time of day, and a test's name is to stay the same.
+    ids=["csv", "binary", "text", "empty", "cut", "nested", "batch", "one of ten", "cut record"],
 )
 def test_what_cannot_be_read_stays_and_says_why(conn: Conn, payload: bytes, told: str) -> None:
     """A row of a CSV, somebody else's bytes, a payload that was cut."""

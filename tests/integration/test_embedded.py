@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from telemq.errors import BusyError, EmbeddedError
 from telemq.store import binaries
@@ -280,10 +280,10 @@ def test_processes_that_start_at_once_share_one_server(tmp_path: Path) -> None:
 def test_path_that_does_not_fit_a_socket_address(made: Path, tmp_path: Path, name: str) -> None:
     """A data directory deep in a home directory: the socket goes elsewhere, privately."""
     data_dir = Path(shutil.copytree(made, tmp_path / name))
-    before = set(Path(tempfile.gettempdir()).glob("telemq-*"))
     with EmbeddedPostgres(data_dir) as dsn:
         assert 1 == value(dsn, "SELECT 1")
-        (socket_dir,) = set(Path(tempfile.gettempdir()).glob("telemq-*")) - before
+        socket_dir = Path(str(conninfo_to_dict(dsn)["host"]))
+        assert not socket_dir.is_relative_to(tmp_path)
         assert 0o700 == socket_dir.stat().st_mode & 0o777
     assert not socket_dir.exists()
     with process(OWNER, data_dir) as owner:

@@ -130,7 +130,12 @@ def test_messages_of_a_consumer_that_dies_go_to_another(broker: RunningBroker) -
             )
             assert ("a", 1, 2) == (again[0].id, got[0].attempt, again[0].attempt)
             other.settle(again)
-            until(lambda: not producer.unconfirmed(), "done", lambda: producer.poll(0.01))
+            until(
+                lambda: not producer.unconfirmed(),
+                "done",
+                lambda: producer.poll(0.01),
+                lambda: other.poll(0.01),
+            )
 
 
 def test_consumer_that_is_not_polled_is_lost_and_its_late_settle_has_no_effect(

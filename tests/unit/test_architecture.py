@@ -26,6 +26,7 @@ PURE = {
     "telemq.store.telemetry_query", "telemq.store.fleet_query", "telemq.gateway.fleet_views",
     "telemq.settings_fleet",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
+    "telemq.client.settling",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.top.numbers",
     "telemq.look.board", "telemq.look.names", "telemq.look.place",
 }  # fmt: skip

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telemq.errors import TelemqError
+from telemq.memory import prepare_memory
 
 __all__ = [
     "Crew",
@@ -356,6 +357,7 @@ def _end_with_parent() -> None:
 
 def _work(pipe: Connection, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    prepare_memory()  # as every service of telemq's does, and for the rivals' ends as well
     count_from_here()
     value = function(pipe, *args)
     after = usage(name)

@@ -1,248 +1,30 @@
-"""The socket of a peer: a DEALER that carries one core's commands, and comes back by itself.
+"""What a streamer and a collector hold of a broker: a link that publishes, a link that consumes.
 
-One thread owns a link; only `wake` may be called from others. Nothing happens between calls: the
-owner calls `poll` often, at least once a heartbeat, and heartbeats then prove that the owner itself
-is alive, not only a thread of libzmq's.
+One thread owns a link; only `wake` may be called from others. Nothing happens between calls: see
+`telemq.client.connection`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import zmq
 
+from telemq.client.connection import Connection
 from telemq.client.consumer import ConsumerCore, ConsumerStats
-from telemq.client.handshake import Handshake, use_keys
-from telemq.client.payload import send_payload
 from telemq.client.producer import ProducerCore, ProducerStats
-from telemq.client.session import Command, Confirmed, Delivery, Lost, Reconnect, Transmit
+from telemq.client.session import Confirmed, Delivery, Lost
+from telemq.client.settling import Settling
 from telemq.clock import monotonic_ns
-from telemq.errors import RemoteProtocolError, SettingError
 from telemq.keys import LinkKeys
-from telemq.log import get
-from telemq.protocol import Payload, decode_from_broker, encode
+from telemq.protocol import Payload
 
 __all__ = ["ConsumerLink", "ProducerLink"]
 
-#: Messages taken in by one `poll` before the owner has its turn.
-_BURST = 1000
-#: int, because or-ing flag enums costs more than the rest of a call.
-_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
-#: A payload from here on is received without a copy; below, the bookkeeping costs more.
-_COPY_BYTES_MAX = 32_768
-#: How long `close` waits for BYE and the last SETTLE to leave.
-_LINGER_MS = 500
 
-
-class _Link:
-    """What both kinds of link share: connection, polling and the commands of their core."""
-
-    def __init__(
-        self,
-        endpoint: str,
-        core: ProducerCore | ConsumerCore,
-        context: zmq.Context[Any] | None,
-        keys: LinkKeys | None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._core = core
-        self._context: zmq.Context[Any] = context or zmq.Context()
-        self._owns_context = context is None
-        self._keys = keys
-        self._socket: zmq.Socket[bytes] | None = None
-        self._handshake: Handshake | None = None
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
-        self._fault = core.session.fault
-        self._log = get(broker=endpoint)
-        self._results: list[Command] = []
-        self._check_endpoint()
-
-    @property
-    def shown(self) -> str:
-        """The broker, for logs and errors."""
-        return self._endpoint
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is an open session."""
-        return bool(self._core.session.token)
-
-    @property
-    def fault(self) -> str:
-        """Why there is no session, in words; empty when there is one."""
-        return self._core.session.fault
-
-    @property
-    def refused(self) -> bool:
-        """Whether the broker will never take this peer as it is; see `fault`."""
-        return self._core.session.is_final
-
-    def wake(self) -> None:
-        """Make a `poll` that waits in the owner's thread return; callable from any thread."""
-        # A full buffer means that it is to wake already.
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._waker.send(b"\0")
-
-    def close(self) -> None:
-        """Say BYE, if there is a session, and free everything."""
-        self._run(self._core.session.bye(monotonic_ns()))
-        self._disconnect(_LINGER_MS)
-        if self._owns_context:
-            self._context.term()
-        self._waker.close()
-        self._woken.close()
-
-    @property
-    def socket(self) -> zmq.Socket[bytes] | None:
-        """What is readable when there is something to `poll`; another one after a reconnect."""
-        return self._socket
-
-    def next_deadline_ns(self) -> int | None:
-        """Give when a `poll` is due although nothing came; None when it never is."""
-        return self._core.next_deadline_ns()
-
-    def _poll(self, timeout_s: float) -> list[Command]:
-        """Do all that is to be done now; wait for up to `timeout_s` if that is nothing."""
-        end = time.monotonic() + timeout_s
-        while True:
-            now_ns = monotonic_ns()
-            self._run(self._core.advance(now_ns))
-            self._note_changes()
-            wait_s = 0.0 if self._results else max(0.0, end - time.monotonic())
-            deadline_ns = self._core.next_deadline_ns()
-            if deadline_ns is not None:
-                wait_s = min(wait_s, max(0.0, (deadline_ns - now_ns) / 1e9))
-            woken = self._wait(wait_s)
-            self._take_in()
-            self._note_changes()
-            if self._results or woken or time.monotonic() >= end:
-                results, self._results = self._results, []
-                return results
-
-    def _wait(self, wait_s: float) -> bool:
-        poller = zmq.Poller()
-        poller.register(self._woken.fileno(), zmq.POLLIN)
-        if self._socket is not None:
-            poller.register(self._socket, zmq.POLLIN)
-        if self._handshake is not None:
-            poller.register(self._handshake.socket, zmq.POLLIN)
-        # Rounded up: rounded down, the last millisecond before a deadline would spin.
-        ready = dict(poller.poll(int(wait_s * 1000 + 0.999)))
-        if self._handshake is not None and self._handshake.socket in ready:
-            self._note_handshake(self._handshake.fault())
-        if self._woken.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._woken.recv(4096)
-            return True
-        return False
-
-    def _take_in(self) -> None:
-        for _ in range(_BURST):
-            link = self._socket  # a command may have made a new one
-            if link is None:
-                return
-            try:
-                frame = link.recv(_NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            control, payload = frame.bytes, None
-            while frame.more:
-                frame = link.recv(_NOBLOCK, copy=False)
-                payload = frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes
-            self._run(self._receive(control, payload))
-
-    def _receive(self, control: bytes, payload: Payload | None) -> list[Command]:
-        try:
-            message = decode_from_broker(control)
-        except RemoteProtocolError as error:
-            self._log.warning("message from broker not understood", detail=error.detail)
-            return []
-        if isinstance(self._core, ConsumerCore):
-            return self._core.receive(message, payload, monotonic_ns())
-        return self._core.receive(message, monotonic_ns())
-
-    def _run(self, commands: list[Command]) -> None:
-        for command in commands:
-            match command:
-                case Transmit():
-                    # There is no pipe any more after a denied handshake, which is told by
-                    # `_handshake`, or by silence if it was libzmq's own reconnect.
-                    with contextlib.suppress(zmq.Again):
-                        self._send(command)
-                case Reconnect():
-                    self._reconnect()
-                case _:
-                    self._results.append(command)
-
-    def _send(self, command: Transmit) -> None:
-        if self._socket is None:
-            return
-        control = encode(command.message)
-        if command.payload is None:
-            self._socket.send(control, _NOBLOCK)
-            return
-        self._socket.send(control, _NOBLOCK | _SNDMORE)
-        send_payload(self._socket, command.payload)
-
-    def _reconnect(self) -> None:
-        self._disconnect(0)
-        link: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        # Credit bounds what is under way. A high-water mark would block or drop silently, and with
-        # ZeroMQ's own heartbeats a full one aborts the process (libzmq issue 4767).
-        link.set_hwm(0)
-        link.setsockopt(zmq.LINGER, 0)
-        link.setsockopt(zmq.RECONNECT_IVL, 100)
-        link.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        link.setsockopt(zmq.HANDSHAKE_IVL, 1000)
-        link.setsockopt(zmq.IPV6, int("[" in self._endpoint))
-        self._handshake = Handshake(link, self._keys)
-        link.connect(self._endpoint)
-        self._socket = link
-
-    def _disconnect(self, linger_ms: int) -> None:
-        if self._handshake is not None:
-            self._handshake.close()
-        if self._socket is not None:
-            self._socket.close(linger=linger_ms)
-        self._handshake = self._socket = None
-
-    def _note_handshake(self, fault: str) -> None:
-        # In an open session it is libzmq's own reconnect that failed: the core notices the silence.
-        if fault and not self.connected:
-            self._disconnect(0)  # or libzmq would try again at once, without any pause
-            self._core.session.turned_away(fault, monotonic_ns())
-
-    def _check_endpoint(self) -> None:
-        with self._context.socket(zmq.DEALER) as probe:
-            use_keys(probe, self._keys)  # or the broker would warn of one without
-            try:
-                probe.connect(self._endpoint)
-            except zmq.ZMQError as error:
-                if self._owns_context:
-                    self._context.destroy(linger=0)
-                self._waker.close()
-                self._woken.close()
-                accepted = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601"
-                raise SettingError("--broker", self._endpoint, accepted) from error
-
-    def _note_changes(self) -> None:
-        fault = self._core.session.fault
-        if fault != self._fault:
-            self._fault = fault
-            if fault:
-                self._log.warning("session lost", reason=fault)
-            else:
-                self._log.info("session open")
-
-
-class ProducerLink(_Link):
+class ProducerLink(Connection):
     """Publishes messages to one broker, and keeps each until the broker confirms it.
 
     Args:
@@ -326,7 +108,7 @@ class ProducerLink(_Link):
         return self._core.stats()
 
 
-class ConsumerLink(_Link):
+class ConsumerLink(Connection):
     """Receives messages from one broker and settles them.
 
     Args:
@@ -354,10 +136,21 @@ class ConsumerLink(_Link):
         keys: LinkKeys | None = None,
     ) -> None:
         self._lost: list[Delivery] = []
+        self._settling = Settling(credit_records, credit_bytes)
         core = ConsumerCore(
             name, credit_records=credit_records, credit_bytes=credit_bytes, seed=_seed()
         )
         super().__init__(endpoint, core, context, keys)
+
+    def close(self) -> None:
+        """Say what was settled, then BYE, and free everything."""
+        self._say_settled()
+        super().close()
+
+    def next_deadline_ns(self) -> int | None:
+        """Give when a `poll` is due although nothing came; None when it never is."""
+        deadlines = (super().next_deadline_ns(), self._settling.deadline_ns())
+        return min((d for d in deadlines if d is not None), default=None)
 
     def poll(self, timeout_s: float) -> list[Delivery]:
         """Do all input and output; give the messages delivered since the last call.
@@ -365,8 +158,9 @@ class ConsumerLink(_Link):
         Returns at once when there are some, otherwise after `timeout_s` or a `wake`.
         """
         results = self._poll(timeout_s)
-        self._lost = [d for c in results if isinstance(c, Lost) for d in c.deliveries]
-        lost = set(self._lost)
+        lost = {d for c in results if isinstance(c, Lost) for d in c.deliveries}
+        # What the owner was done with comes again, too, but is nothing to the owner any more.
+        self._lost = list(lost.difference(self._settling.take())) if lost else []
         return [c for c in results if isinstance(c, Delivery) and c not in lost]
 
     def lost(self) -> Sequence[Delivery]:
@@ -379,8 +173,17 @@ class ConsumerLink(_Link):
         outcome: Literal["ok", "retry", "bury"] = "ok",
         reason: str = "",
     ) -> None:
-        """Be done with deliveries; those of a session that is over are ignored."""
-        self._run(self._core.settle(deliveries, outcome, reason, monotonic_ns()))
+        """Be done with deliveries; those of a session that is over are ignored.
+
+        The broker hears of it by one of the next calls of `poll`, within two milliseconds.
+        """
+        now_ns = monotonic_ns()
+        if outcome != "ok":
+            self._run(self._core.settle(deliveries, outcome, reason, now_ns))
+            return
+        self._settling.add(deliveries, now_ns)
+        if self._settling.is_due(now_ns):
+            self._say_settled()
 
     def renew(self, deliveries: Iterable[Delivery]) -> None:
         """Let the leases of these deliveries begin anew."""
@@ -388,15 +191,25 @@ class ConsumerLink(_Link):
 
     def allow(self, records: int, size_bytes: int) -> None:
         """Hold at most this much from now on."""
+        self._settling.allow(records, size_bytes)
         self._run(self._core.allow(records, size_bytes, monotonic_ns()))
 
     def pause(self) -> None:
         """Take no more deliveries; what was delivered may still be settled."""
+        self._settling.allow(0, 0)
         self._run(self._core.pause(monotonic_ns()))
 
     def stats(self) -> ConsumerStats:
         """Give a frozen snapshot."""
         return self._core.stats()
+
+    def _advance(self, now_ns: int) -> None:
+        super()._advance(now_ns)
+        if self._settling.is_due(now_ns):
+            self._say_settled()
+
+    def _say_settled(self) -> None:
+        self._run(self._core.settle(self._settling.take(), "ok", "", monotonic_ns()))
 
 
 def _seed() -> int:
