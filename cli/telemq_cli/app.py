@@ -11,7 +11,6 @@ __all__ = ["app", "stream"]
 app = typer.Typer(
     help="GPU telemetry from many hosts into Postgres, every record exactly once.",
     no_args_is_help=True,
-    add_completion=False,
     # A traceback is for debugging, and never shows local variables: a DSN may be among them.
     pretty_exceptions_enable=False,
 )

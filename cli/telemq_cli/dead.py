@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +14,7 @@ from telemq_cli.app import app
 from telemq_cli.database import open_database
 from telemq_cli.flags import command
 from telemq_cli.outcome import FAILED, NOT_USABLE, complain
+from telemq_cli.when import moment
 
 if TYPE_CHECKING:
     from telemq.store.dead import Selection
@@ -28,7 +27,6 @@ app.add_typer(dead, name="dead", help="List, show, retry and drop dead letters."
 
 #: Of a payload, `show` prints this much; --raw gives all of it.
 _SHOWN_BYTES = 4096
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 #: Of a collector's settings, those that a retry has.
 _BOUNDS = {"record_age_days_max", "record_ahead_s_max"}
 _OTHERS = {info.name for info in rows(CollectorSettings) if info.component == "collector"} - _BOUNDS
@@ -67,7 +65,9 @@ def list_(
     from telemq_cli.dead_render import print_letters
     from telemq_cli.render import print_json
 
-    selection = Selection(stream=stream, reason=reason, since=_moment(since), dropped=dropped)
+    selection = Selection(
+        stream=stream, reason=reason, since=moment("--since", since), dropped=dropped
+    )
     with open_database(settings, "dead letters") as conn, conn.transaction():
         letters = find(conn, selection, limit=limit, newest=True)
         total, row_count = count(conn, selection)
@@ -201,21 +201,8 @@ def _selection(
         accepted = "numbers, or --stream, --reason and --since together, or --all"
         raise SettingError("which letters", given, accepted)
     return Selection(
-        ids=tuple(ids) if ids else None, stream=stream, reason=reason, since=_moment(since)
+        ids=tuple(ids) if ids else None,
+        stream=stream,
+        reason=reason,
+        since=moment("--since", since),
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        if found := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
-            number, unit = found.groups()
-            return datetime.now(UTC) - timedelta(**{_UNITS[unit]: int(number)})
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError
-    except (ValueError, OverflowError):
-        accepted = "such as 90s, 30m, 2h or 7d, or a time with its offset: 2026-01-31T00:00:00Z"
-        raise SettingError("--since", text, accepted) from None
-    return moment

@@ -75,6 +75,7 @@ def _parameters(kind: type[Common], without: Collection[str]) -> Iterator[inspec
             info.flag,
             envvar=info.variable,
             help=_help(info),
+            autocompletion=_choices(info.choices) if info.choices else None,
             show_default=not info.secret and info.default != "" and info.type is not bool,
         )
         yield inspect.Parameter(
@@ -83,6 +84,10 @@ def _parameters(kind: type[Common], without: Collection[str]) -> Iterator[inspec
             default=info.default,
             annotation=Annotated[info.type, option],
         )
+
+
+def _choices(choices: tuple[str, ...]) -> Callable[[], list[str]]:
+    return lambda: list(choices)
 
 
 def _help(info: SettingInfo) -> str:

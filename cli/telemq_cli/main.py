@@ -22,6 +22,12 @@ from telemq_cli import tokens
 from telemq_cli import top
 
 # isort: split
+from telemq_cli import gpus
+
+# isort: split
+from telemq_cli import query
+
+# isort: split
 from telemq_cli import health
 
 # isort: split
@@ -37,9 +43,11 @@ __all__ = [
     "app",
     "bench",
     "dead",
+    "gpus",
     "health",
     "journal",
     "keys",
+    "query",
     "reports",
     "services",
     "sizing",

@@ -52,11 +52,11 @@ def progress(rows: int) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any] | list[Any]) -> None:
     """Print values as JSON, the same on a terminal and in a pipe."""
     import orjson
 
-    print(orjson.dumps(values, option=orjson.OPT_INDENT_2).decode())
+    print(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
 
 
 def print_verdict(report: Report) -> None:

@@ -22,6 +22,7 @@ from telemq.settings_broker import BrokerSettings
 from telemq.settings_common import Common, StoreSettings
 from telemq.settings_fleet import FleetSettings
 from telemq.settings_latest import LatestSettings
+from telemq.settings_look import GpusSettings, QuerySettings
 from telemq.settings_once import KeysSettings, MigrateSettings
 from telemq.settings_protect import ProtectSettings
 from telemq.settings_store import KeepSettings, MaintainSettings, PartitionSettings
@@ -33,11 +34,13 @@ __all__ = [
     "CollectorSettings",
     "Common",
     "EngineSettings",
+    "GpusSettings",
     "KeepSettings",
     "KeysSettings",
     "MaintainSettings",
     "MigrateSettings",
     "PartitionSettings",
+    "QuerySettings",
     "StoreSettings",
     "StreamerSettings",
     "TopSettings",
@@ -335,6 +338,8 @@ COMPONENTS: tuple[type[Common], ...] = (
     MaintainSettings,
     UpSettings,
     TopSettings,
+    GpusSettings,
+    QuerySettings,
     MigrateSettings,
     KeysSettings,
 )

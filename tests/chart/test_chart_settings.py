@@ -121,7 +121,7 @@ def test_every_setting_has_a_value_or_a_reason() -> None:
     assert wanted == covered
     assert STRUCTURED.keys() == SHAPED.keys()
     left_out = {c.component for c in COMPONENTS} - set(CHART_COMPONENTS)
-    assert {"up", "top"} == left_out  # they are for a terminal
+    assert {"up", "top", "gpus", "query"} == left_out  # they are for a terminal
 
 
 @pytest.mark.parametrize("path", _ENTRIES, ids=str)

@@ -32,6 +32,8 @@ _COMMANDS = {
     "maintain": ["maintain"],
     "up": ["up"],
     "top": ["top"],
+    "gpus": ["gpus"],
+    "query": ["query"],
     "migrate": ["migrate"],
     "keys": ["keys", "kubernetes"],
     "": ["collect"],
@@ -55,7 +57,7 @@ def test_help_names_every_command() -> None:
     assert 0 == shown.returncode
     for name in (
         *("up", "broker", "stream", "collect", "api", "maintain"),
-        *("verify", "migrate", "openapi", "settings", "sample", "dead", "top"),
+        *("verify", "migrate", "openapi", "settings", "sample", "dead", "top", "gpus", "query"),
     ):
         assert f" {name} " in shown.stdout
 

@@ -24,7 +24,7 @@ PURE = {
     "telemq.broker.admission", "telemq.broker.snapshot",
     "telemq.settings_ways", "telemq.settings_common", "telemq.settings_broker",
     "telemq.settings_once", "telemq.settings_store", "telemq.settings_protect", "telemq.token",
-    "telemq.gateway.rate",
+    "telemq.gateway.rate", "telemq.settings_look",
     "telemq.settings_latest", "telemq.dcgm", "telemq.gateway.board", "telemq.gateway.fanout",
     "telemq.broker.local",
     "telemq.store.telemetry_query", "telemq.store.fleet_query", "telemq.gateway.fleet_views",
@@ -32,6 +32,7 @@ PURE = {
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
     "telemq.client.settling",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
+    "telemq.look.board", "telemq.look.names", "telemq.look.place",
 }  # fmt: skip
 ACTING = {
     "zmq", "psycopg", "psycopg_pool", "asyncio", "logging", "structlog", "time", "random",
@@ -39,7 +40,7 @@ ACTING = {
     "telemq.log", "telemq.health", "telemq.process",
 }  # fmt: skip
 #: What people start; they meet in the protocol, the records and the store, never in each other.
-SERVICES = ("gateway", "streamer", "collector", "up", "top")
+SERVICES = ("gateway", "streamer", "collector", "up", "top", "look")
 #: What may only be imported from above, lowest first.
 LAYERS = (
     (
@@ -59,6 +60,7 @@ LAYERS = (
         "settings_store",
         "settings_latest",
         "dcgm",
+        "settings_look",
         "settings_fleet",
         "settings_protect",
         "token",

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemq.gateway.views import JsonWriter, Record
 from telemq.record import SeriesLabels
+from telemq.store.records import JsonWriter, Record
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 _samples = st.lists(

@@ -122,7 +122,7 @@ class WholeAnswer(Answer):
 
 @dataclass(eq=False)
 class TelemetryAnswer(Answer):
-    """The telemetry of one GPU id, as `views.Record` in some format.
+    """The telemetry of one GPU id, as `records.Record` in some format.
 
     Attributes:
         reader: where the samples come from.

@@ -20,7 +20,7 @@ _LABEL = pa.dictionary(pa.int32(), pa.string())
 
 
 class ArrowWriter:
-    """Writes samples as record batches of a stream, in the columns and order of `views.Record`.
+    """Writes samples as record batches of a stream, in the columns and order of `records.Record`.
 
     Args:
         labels: of every series that occurs, by series id.

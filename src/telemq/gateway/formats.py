@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from telemq.gateway.query import choice
-from telemq.gateway.views import CsvWriter, JsonWriter, Record, Writer
 from telemq.record import SeriesLabels
+from telemq.store.records import CsvWriter, JsonWriter, Record, Writer
 from telemq.web.problems import ProblemError
 
 __all__ = ["FORMATS", "Format", "chosen", "offered"]

@@ -36,9 +36,9 @@ from telemq.gateway.parameters import (
     numeric,
 )
 from telemq.gateway.query import choice, names, number, only, step_s, window
-from telemq.gateway.views import Record
 from telemq.settings import ApiSettings
 from telemq.store.reader import Reader
+from telemq.store.records import Record
 from telemq.store.telemetry_query import AGGREGATES, STEP_S_MAX, Place, Question
 from telemq.web.problems import ProblemError, described
 

@@ -1,4 +1,4 @@
-"""How a telemetry record looks in the API, and how a million of them become JSON or CSV.
+"""How a telemetry record looks to others, and how a million of them become JSON or CSV.
 
 `Record` is the promise in the OpenAPI document; the writers keep it. No object is made per record:
 labels are 700 bytes of JSON that are the same for each sample of a series, so they are spelt once a
@@ -79,6 +79,10 @@ class JsonWriter:
         self._between = b'}\n{"timestamp":' if lines else b'},{"timestamp":'
         self._before = b'{"timestamp":' if lines else b'[{"timestamp":'
         self._end, self._empty = (b"}\n", b"") if lines else (b"}]", b"[]")
+        self.go_on(labels)
+
+    def go_on(self, labels: Mapping[int, SeriesLabels]) -> None:
+        """Go on with samples of other series, in the same answer."""
         self._spelt = {series: self._spell(of) for series, of in labels.items()}
 
     def chunk(self, samples: Sequence[Sample]) -> bytes:
@@ -114,6 +118,10 @@ class CsvWriter:
 
     def __init__(self, labels: Mapping[int, SeriesLabels]) -> None:
         self._header = csv_line(Record.__struct_fields__).encode()
+        self.go_on(labels)
+
+    def go_on(self, labels: Mapping[int, SeriesLabels]) -> None:
+        """Go on with samples of other series, in the same answer."""
         self._spelt = {series: self._spell(of) for series, of in labels.items()}
 
     def chunk(self, samples: Sequence[Sample]) -> bytes:

@@ -1,0 +1,1 @@
+"""What people without a browser ask of the store: `telemq gpus` and `telemq query`."""
