@@ -1,7 +1,7 @@
 // What is wrong with which GPU, as `/api/v1/fleet/health` says it.
 
 import { link, make } from "./dom.js";
-import { ago, count } from "./format.js";
+import { count, recent } from "./format.js";
 
 const SHOWN = 50;
 /** The worst first: when a host is cut off, its silent GPUs do not bury an error of another. */
@@ -52,7 +52,7 @@ export function wrongList(found, now = Date.now()) {
           `${gpu.hostname} · GPU ${gpu.gpu_id}`,
         ),
         make("span", { class: "what" }, detail),
-        make("time", { datetime: since, class: "hint" }, ago(Date.parse(since), now)),
+        make("time", { datetime: since, class: "hint" }, `since ${recent(Date.parse(since), now)}`),
       ),
     ),
   );
