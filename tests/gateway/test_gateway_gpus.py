@@ -204,7 +204,9 @@ def test_a_bad_window_says_what_is_wrong_with_it(
         assert complaint in _problem(api.get(f"/api/v1/gpus/{gpu}/telemetry?{query}"), 400)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/gpus/x/metrics", "/api/v1", "/nothing", "/schema", "/"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/gpus/x/metrics", "/api/v1", "/nothing", "/schema", "/app"]
+)
 def test_an_unknown_path_is_a_problem_document(api: httpx.Client, path: str) -> None:
     """A client of another version."""
     assert "/openapi.json" in _problem(api.get(path), 404)

@@ -42,7 +42,6 @@ def test_no_other_origin_is_let_in(api: httpx.Client, path: str, method: str) ->
         ("GET", "/api/v1/gpus/x/metrics", 404),
         ("GET", "/%00", 404),
         ("GET", "/%ff%fe", 404),
-        ("GET", "//", 404),
         ("GET", "/api/v1/gpus/..%2f..%2fetc/telemetry", 404),
         ("POST", "/nothing", 404),
         ("POST", "/api/v1/gpus", 405),

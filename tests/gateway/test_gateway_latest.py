@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from telemq.settings import ApiSettings
 from telemq.store.verify import verify
 from tests.support.fleet import gpu, store
-from tests.support.gateway import serving
+from tests.support.gateway import metrics_of, serving
 from tests.support.maintaining import DAY, pass_over
 from tests.support.running import eventually
 
@@ -218,7 +218,7 @@ def test_one_query_a_turn_serves_all_who_ask(dsn: str, conn: psycopg.Connection)
             get(api, "/api/v1/devices")
         store(conn, [(gpu("GPU-2"), DAY, 1)])
         assert 1 == len(get(api, "/api/v1/devices"))
-        metrics = api.get("/metrics").text
+        metrics = metrics_of(api)
     assert "telemq_api_board_series 1.0" in metrics
 
 

@@ -19,7 +19,7 @@ from telemq.gateway import live
 from telemq.gateway.live import event_id, moment_of
 from telemq.settings import ApiSettings
 from tests.support.fleet import EPOCH, gpu, store
-from tests.support.gateway import serving
+from tests.support.gateway import metrics_of, serving
 from tests.support.maintaining import DAY
 from tests.support.running import eventually
 
@@ -85,7 +85,7 @@ def api(settings: ApiSettings) -> Iterator[httpx.Client]:
 
 
 def gauge(api: httpx.Client, name: str) -> float:
-    lines = api.get("/metrics").text.splitlines()
+    lines = metrics_of(api).splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
 
 
@@ -174,8 +174,14 @@ def test_a_series_is_resumed_by_its_own_clock(
 @pytest.mark.parametrize(
     "last_id",
     [
-        event_id((datetime.now(UTC) - timedelta(hours=1) - EPOCH) // timedelta(microseconds=1)),
-        event_id((datetime.now(UTC) + timedelta(hours=1) - EPOCH) // timedelta(microseconds=1)),
+        pytest.param(
+            event_id((datetime.now(UTC) - timedelta(hours=1) - EPOCH) // timedelta(microseconds=1)),
+            id="an hour ago",
+        ),
+        pytest.param(
+            event_id((datetime.now(UTC) + timedelta(hours=1) - EPOCH) // timedelta(microseconds=1)),
+            id="in an hour",
+        ),
         *("t", "x17", "t-1", "7", "t" + "f" * 40, "'; DROP TABLE sample; --"),
     ],
 )

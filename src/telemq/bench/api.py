@@ -7,6 +7,7 @@ be as large as it must be.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import numpy as np
@@ -105,11 +106,12 @@ def _download(load: QueryLoad, dsn: str, name: str) -> Run:
     path = f"/api/v1/gpus/0/telemetry?{urlencode([*metrics, ('format', name)])}"
     rows = -(-load.fleet.gpus // 8) * len(metrics) * load.scrapes
     with (
-        _gateway(dsn) as (host, pid),
+        _gateway(dsn) as running,
         psycopg.connect(dsn, autocommit=True) as conn,
-        contextlib.closing(HTTPConnection(host, timeout=_ASK_S)) as client,
+        contextlib.closing(HTTPConnection(running.host, timeout=_ASK_S)) as client,
+        contextlib.closing(HTTPConnection(running.ops, timeout=_ASK_S)) as ops,
     ):
-        before, server = process_usage("gateway", pid), ServerUsage(conn)
+        before, server = process_usage("gateway", running.pid), ServerUsage(conn)
         began = time.monotonic()
         client.request("GET", path)
         answer = client.getresponse()
@@ -117,9 +119,9 @@ def _download(load: QueryLoad, dsn: str, name: str) -> Run:
         while answer.read(65_536):
             first_ms = first_ms or (time.monotonic() - began) * 1000
         seconds = time.monotonic() - began
-        parts = (_since(before, pid), *server.part())
-        client.request("GET", "/metrics")
-        told = client.getresponse().read().decode()
+        parts = (_since(before, running.pid), *server.part())
+        ops.request("GET", "/metrics")
+        told = ops.getresponse().read().decode()
     found = re.search(r"(?m)^telemq_api_rows_sent_total (\S+)", told)
     if answer.status != 200 or found is None or float(found[1]) != rows:
         raise TelemqError(f"{path}: status {answer.status}, {found and found[1]} rows of {rows}")
@@ -144,18 +146,18 @@ def _fleet(load: QueryLoad, dsn: str, name: str, keep_s: float, subject: str) ->
             return (time.monotonic() - began) * 1000
 
     with (
-        _gateway(dsn, "--fleet-keep-s", str(keep_s)) as (host, pid),
+        _gateway(dsn, "--fleet-keep-s", str(keep_s)) as running,
         psycopg.connect(dsn, autocommit=True) as conn,
         ThreadPoolExecutor(load.concurrency) as asking,
     ):
-        ask(host, 0)
-        before, server = process_usage("gateway", pid), ServerUsage(conn)
+        ask(running.host, 0)
+        before, server = process_usage("gateway", running.pid), ServerUsage(conn)
         began = time.monotonic()
         took_ms: Sequence[float] = list(
-            asking.map(lambda number: ask(host, number), range(1, load.questions + 1))
+            asking.map(lambda number: ask(running.host, number), range(1, load.questions + 1))
         )
         seconds = time.monotonic() - began
-        parts = (_since(before, pid), *server.part())
+        parts = (_since(before, running.pid), *server.part())
     return Run(subject, load.questions, seconds, parts, Quantiles.of(took_ms))
 
 
@@ -164,20 +166,31 @@ def _since(before: Part, pid: int) -> Part:
     return Part(before.name, now.cpu_s - before.cpu_s, now.peak_bytes)
 
 
+class _Running(NamedTuple):
+    """A gateway: where it is asked, where its metrics are, and its process."""
+
+    host: str
+    ops: str
+    pid: int
+
+
 @contextlib.contextmanager
-def _gateway(dsn: str, *flags: str) -> Iterator[tuple[str, int]]:
-    """Run a gateway; gives its host and port, and its process."""
-    command = [sys.executable, "-P", "-m", "telemq_cli", "api", "--address", "127.0.0.1:0", *flags]
+def _gateway(dsn: str, *flags: str) -> Iterator[_Running]:
+    """Run a gateway that lets everybody ask as often as they like."""
+    command = [
+        *(sys.executable, "-P", "-m", "telemq_cli", "api", "--rate-per-s", "0"),
+        *("--address", "127.0.0.1:0", "--ops-address", "127.0.0.1:0", *flags),
+    ]
     environment = {**os.environ, "TELEMQ_DSN": dsn, "TELEMQ_LOG_FORMAT": "json"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
-            told = (re.search(r"http://(127\.0\.0\.1:\d+)", line) for line in process.stdout)
-            found = next(filter(None, told), None)
-            if found is None:
+            lines = (json.loads(line) for line in process.stdout)
+            told = next((line for line in lines if "ops" in line), None)
+            if told is None:
                 raise TelemqError(f"the gateway ended with exit code {process.wait()}")
             # Nobody else would empty the pipe, and a log that cannot be written stops a process.
             threading.Thread(target=process.stdout.read, daemon=True).start()
-            yield found[1], process.pid
+            yield _Running(told["url"].removeprefix("http://"), told["ops"], process.pid)
         finally:
             process.terminate()

@@ -18,12 +18,20 @@ def examples(**values: str) -> list[Example]:
     return [Example(summary=name.replace("_", " "), value=of) for name, of in values.items()]
 
 
-def enumerated(description: str, *words: str) -> QueryParameter:
-    """Describe a parameter that is one of some words."""
+def enumerated(description: str, *words: str, absent: str = "") -> QueryParameter:
+    """Describe a parameter that is one of some words.
+
+    Args:
+        description: what it says.
+        words: accepted.
+        absent: what it means to give none, where that is to be the first example: Swagger UI fills
+            its form with the first.
+    """
+    first = [Example(summary=absent, value="")] if absent else []
     return QueryParameter(
         description=description,
         schema_extra={"enum": list(words)},
-        examples=[Example(summary=word, value=word) for word in words],
+        examples=first + [Example(summary=word, value=word) for word in words],
     )
 
 

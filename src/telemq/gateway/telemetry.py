@@ -95,7 +95,9 @@ Cursor = Annotated[
 Agg = Annotated[
     str,
     enumerated(
-        "What becomes of the samples of a step; `p95` is a value that was measured.", *_AGGREGATES
+        "What becomes of the samples of a step; `p95` is a value that was measured.",
+        *_AGGREGATES,
+        absent="no step, or its mean",
     ),
 ]
 Limit = Annotated[
