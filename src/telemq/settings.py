@@ -213,7 +213,7 @@ class ApiSettings(LatestSettings, FleetSettings, ProtectSettings, StoreSettings)
 
     address: str = setting("127.0.0.1:8080", "HTTP address of the gateway; port 0 picks one.")
     ops_address: str = setting(
-        "127.0.0.1:9604", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
+        "127.0.0.1:9600", "HTTP address for /healthz, /readyz and /metrics; port 0 picks one."
     )
     pool_connections: int = setting(
         8, "Most Postgres connections.", unit="connections", low=1, high=1000

@@ -47,7 +47,7 @@ def test_swagger_shows_every_operation_and_tries_one_out(visit: Visit, tmp_path:
     """Somebody explores the API on a machine without Internet."""
     visit.open("/swagger", wait_until="networkidle")
     for path in ("/api/v1/gpus", "/api/v1/gpus/{id}/telemetry", "/healthz", "/readyz"):
-        assert visit.page.locator(f'[data-path="{path}"]').is_visible()
+        visit.page.locator(f'[data-path="{path}"]').wait_for()
     visit.page.locator("#operations-telemetry-get_telemetry .opblock-summary-control").click()
     visit.page.get_by_role("button", name="Try it out").click()
     visit.page.get_by_placeholder("id").fill("GPU-aaaa")

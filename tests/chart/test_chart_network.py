@@ -68,7 +68,7 @@ _KEYS: set[Arrow] = {("keys", name, port) for name in _OTHER for port in (443, 6
 _SCRAPED: set[Arrow] = {
     ("prometheus", "streamer", 9602),
     ("prometheus", "collector", 9603),
-    ("prometheus", "api", 9604),
+    ("prometheus", "api", 9600),
 }
 #: Who uses Postgres.
 _CLIENTS = ("streamer", "collector", "api", "maintain", "verify")
@@ -198,4 +198,4 @@ def test_services_lead_where_the_arrows_do() -> None:
     """A Service's port is not the container's: policies look at the container's."""
     rendered = render({"api": {"ports": {"http": 7100}, "service": {"port": 80}}})
     assert ("internet", "api", 7100) in arrows(rendered)
-    assert {7100, 9604} == {a[2] for a in arrows(rendered) if a[1] == "api"}
+    assert {7100, 9600} == {a[2] for a in arrows(rendered) if a[1] == "api"}

@@ -25,7 +25,7 @@ _DEFAULTS = {
     "broker": (("broker",), {5601, 5602, 9601}),
     "collector": (("collect",), {9603}),
     "streamer": (("stream", "csv", str(bundled_sample())), {9602}),
-    "api": (("api",), {8080, 9604}),
+    "api": (("api",), {8080, 9600}),
 }
 _LISTENING = "0A"
 
@@ -103,7 +103,7 @@ def test_fault_37_by_default_a_service_listens_on_loopback_only(dsn: str, compon
         ("collect", "--ops-address=[::]:9603"),
         ("stream", "csv", str(bundled_sample()), "--ops-address=0.0.0.0:9602"),
         ("api", "--address=0.0.0.0:8080", "--tokens=off", "--ops-address=127.0.0.1:0"),
-        ("api", "--address=127.0.0.1:0", "--ops-address=0.0.0.0:9604"),
+        ("api", "--address=127.0.0.1:0", "--ops-address=0.0.0.0:9600"),
     ],
     ids=" ".join,
 )

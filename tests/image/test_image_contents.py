@@ -47,7 +47,7 @@ def test_settings_of_the_image(podman: Podman, image: str) -> None:
     assert ["--help"] == config["Cmd"]
     assert "10001:10001" == config["User"]
     assert "SIGTERM" == config["StopSignal"]
-    ports = {"5601/tcp", "5602/tcp", "8080/tcp", "9601/tcp", "9602/tcp", "9603/tcp", "9604/tcp"}
+    ports = {"5601/tcp", "5602/tcp", "8080/tcp", "9601/tcp", "9602/tcp", "9603/tcp", "9600/tcp"}
     assert ports == set(config["ExposedPorts"])
     labels = config["Labels"]
     prefix = "org.opencontainers.image."
