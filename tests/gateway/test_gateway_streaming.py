@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import select
 import socket
 import threading
 import time
@@ -15,7 +17,14 @@ import pytest
 
 from telemq.gateway import answer
 from telemq.settings import ApiSettings
-from tests.support.gateway import add_partition, add_series, at, metrics_of, serving
+from tests.support.gateway import (
+    add_partition,
+    add_samples,
+    add_series,
+    at,
+    metrics_of,
+    serving,
+)
 
 _GPU = "GPU-aaaa"
 _PATH = f"/api/v1/gpus/{_GPU}/telemetry"
@@ -213,3 +222,21 @@ def test_a_stop_lets_a_download_finish(dsn: str) -> None:
             reading.start()
         reading.join(10)
     assert b"".join(got).endswith(b"}]\r\n0\r\n\r\n")
+
+
+def test_clients_that_leave_at_any_moment_leave_nothing_open(
+    dsn: str, conn: psycopg.Connection
+) -> None:
+    """People click on, and their browsers drop what was under way."""
+    for name in "ABCD":
+        add_samples(
+            conn, add_series(conn, "GPU-1", metric_name=name), [(at(n), 1.0) for n in range(100)]
+        )
+    with serving(ApiSettings(dsn=dsn, chunk_rows=50, rate_per_s=0)) as api:
+        place = (api.base_url.host, api.base_url.port or 0)
+        for leaves_after_ms in [*range(20)] * 10:
+            with socket.create_connection(place) as client:
+                client.send(b"GET /api/v1/gpus/GPU-1/telemetry HTTP/1.1\r\nHost: x\r\n\r\n")
+                select.select([], [], [], leaves_after_ms / 1000)
+        assert 200 == api.get("/readyz").status_code
+    gc.collect()  # a cursor that is still open would warn now, which fails the test

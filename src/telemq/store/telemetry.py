@@ -84,10 +84,26 @@ async def telemetry(reader: Reader, question: Question) -> AsyncIterator[Telemet
         if enough := question.enough(series):
             found = await (await conn.execute(*enough)).fetchone()
             question = question.narrowed(found[0]) if found else question
-        async with conn.cursor("telemetry", binary=True, scrollable=limit is not None) as cursor:
+        async with _open(conn, scrollable=limit is not None) as cursor:
             await cursor.execute(*question.rows(series))
             next = await _next(conn, cursor, question, series) if limit else None
             yield Telemetry(labels, cursor, limit, next)
+
+
+@asynccontextmanager
+async def _open(
+    conn: psycopg.AsyncConnection[TupleRow], *, scrollable: bool
+) -> AsyncIterator[psycopg.AsyncServerCursor[TupleRow]]:
+    cursor = conn.cursor("telemetry", binary=True, scrollable=scrollable)
+    try:
+        yield cursor
+    finally:
+        try:
+            await cursor.close()
+        except BaseException:
+            # A client left at this moment. The transaction's end closes it there; this, here.
+            await psycopg.AsyncCursor.close(cursor)
+            raise
 
 
 async def _labels(
