@@ -27,6 +27,8 @@ UNTRACED = (
     "tests/property/test_broker_planted_faults.py",
     "tests/property/test_journal_planted_faults.py",
 )
+#: Tests wait more than they compute: for commits, leases that end, processes that start.
+AT_ONCE = ("-n", "4", "--dist", "worksteal")
 #: What is started as processes and killed, drawn by a browser, rendered or run as a container has
 #: its own session.
 FAST = "not e2e and not faults and not browser and not chart and not image"
@@ -68,15 +70,15 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", "-m", FAST, *coverage, *session.posargs)
         return
     apart = [f"--ignore={path}" for path in UNTRACED]
-    session.run("pytest", "-m", FAST, *coverage, *apart)
-    session.run("pytest", "-m", FAST, *UNTRACED)
+    session.run("pytest", "-m", FAST, *AT_ONCE, *coverage, *apart)
+    session.run("pytest", "-m", FAST, *AT_ONCE, *UNTRACED)
 
 
 @nox.session(python=[python for python in PYTHONS if python != RUNNING])
 def others(session: nox.Session) -> None:
     """The same tests on the other supported Pythons that this machine has."""
     install(session, "test", "bench")
-    session.run("pytest", "-m", FAST, "-q", *session.posargs)
+    session.run("pytest", "-m", FAST, "-q", *AT_ONCE, *session.posargs)
 
 
 @nox.session
