@@ -146,7 +146,7 @@ def test_a_gpu_that_is_gone_leaves_prometheus_and_stays_in_devices(
     with serving(ApiSettings(dsn=dsn, stale_s=60)) as api:
         text = api.get("/metrics/gpus").text
         (family,) = text_string_to_metric_families(text)
-        assert ["GPU-1"] == [sample.labels["uuid"] for sample in family.samples]
+        assert ["GPU-1"] == [sample.labels["UUID"] for sample in family.samples]
         gone = get(api, "/api/v1/devices/GPU-old")
     assert ("2026-03-01T00:00:04Z", 4.0) == (gone["last_seen"], gone["latest"][UTIL]["value"])
 

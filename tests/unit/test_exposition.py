@@ -30,8 +30,8 @@ def test_a_series_has_the_names_and_labels_of_dcgm() -> None:
     (sample,) = util.samples
     assert (UTIL, 97.5, None) == (sample.name, sample.value, sample.timestamp)
     assert {
-        "gpu": "0", "uuid": "GPU-1", "device": "nvidia0", "modelName": "H100",
-        "hostname": "host-1", "container": "train", "pod": "train-0", "namespace": "research",
+        "gpu": "0", "UUID": "GPU-1", "device": "nvidia0", "modelName": "H100",
+        "Hostname": "host-1", "container": "train", "pod": "train-0", "namespace": "research",
     } == sample.labels  # fmt: skip
 
 

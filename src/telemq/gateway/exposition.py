@@ -91,10 +91,10 @@ def _spell(row: SeriesRow) -> bytes:
     """Give what stands before a series' value."""
     labels = {
         "gpu": row.gpu_id,
-        "uuid": row.uuid,
+        "UUID": row.uuid,
         "device": row.device,
         "modelName": row.model_name,
-        "hostname": row.hostname,
+        "Hostname": row.hostname,
         "container": row.container,
         "pod": row.pod,
         "namespace": row.namespace,

@@ -25,8 +25,8 @@ __all__ = ["ROUTES", "gpu_metrics"]
 _EXAMPLE = (
     "# HELP DCGM_FI_DEV_GPU_TEMP Temperature of the GPU. In °C.\n"
     "# TYPE DCGM_FI_DEV_GPU_TEMP gauge\n"
-    'DCGM_FI_DEV_GPU_TEMP{gpu="0",uuid="GPU-07e435ef-3091-c9d0-8b2b-e7ffe076dbb8",'
-    'device="nvidia0",modelName="NVIDIA H100 80GB HBM3",hostname="hopper-001",'
+    'DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-07e435ef-3091-c9d0-8b2b-e7ffe076dbb8",'
+    'device="nvidia0",modelName="NVIDIA H100 80GB HBM3",Hostname="hopper-001",'
     'container="train",pod="train-0",namespace="research"} 61.0\n'
 )
 
