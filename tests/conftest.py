@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import psycopg
 import pytest
@@ -15,6 +16,9 @@ from telemq import log
 from telemq.errors import EmbeddedError
 from telemq.store.binaries import find_binaries
 from tests.support.postgres import Databases, serve
+
+#: Pages are drawn where there is something to draw them: see the session "browser".
+collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 
 def pytest_configure() -> None:

@@ -11,13 +11,12 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from telemq.settings import ApiSettings
+from telemq.store import tokens
 from tests.support.browser import Visit
 from tests.support.gateway import serving
 from tests.support.shown_fleet import Fleet
 
 pytestmark = pytest.mark.browser
-
-tokens = pytest.importorskip("telemq.store.tokens", reason="this gateway knows no tokens")
 
 
 @pytest.fixture

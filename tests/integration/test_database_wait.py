@@ -25,11 +25,12 @@ def _told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_server_that_starts_later_is_waited_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`helm install` starts Postgres and everybody who needs it at the same moment."""
-    server = EmbeddedPostgres(tmp_path / "data")
-    dsn = f"host={tmp_path / 'data'} user=telemq dbname=telemq password=hunter2"
+    data_dir = tmp_path_factory.mktemp("d") / "d"  # short: a socket's path has 107 bytes at most
+    server = EmbeddedPostgres(data_dir)
+    dsn = f"host={data_dir} user=telemq dbname=telemq password=hunter2"
     starter = threading.Timer(0.5, server.start)
     began = time.monotonic()
     starter.start()
