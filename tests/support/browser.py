@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 __all__ = ["Visit", "chromium"]
