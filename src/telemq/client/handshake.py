@@ -24,8 +24,8 @@ _REFUSED = "the broker refuses this key (not allowed, revoked, or for the other 
 _NEEDS_KEY = "the broker lets nobody in without a key: set --key and --broker-key"
 _HAS_NO_KEYS = "the broker has no keys (it runs without --keys), so it is not taken for ours"
 _CUT = (
-    "the broker ended the handshake: --broker-key is not its key, or it is too busy to answer in "
-    "time"
+    "the broker ended the handshake: --broker-key is not its key, it has no keys, or it is too "
+    "busy to answer in time"
 )
 _BROKEN = "the other end does not speak ZeroMQ as expected; is the endpoint a broker's?"
 
@@ -61,7 +61,9 @@ class Handshake:
         with contextlib.suppress(zmq.Again):
             while True:
                 event = parse_monitor_message(self.socket.recv_multipart(zmq.NOBLOCK))
-                fault = self._explain(event["event"], event["value"]) or fault
+                told = self._explain(event["event"], event["value"])
+                # What is known better stays.
+                fault = (fault or told) if told in ("", _CUT) else told
         return fault
 
     def close(self) -> None:
