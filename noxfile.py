@@ -28,7 +28,7 @@ UNTRACED = (
     "tests/property/test_journal_planted_faults.py",
 )
 #: Tests wait more than they compute: for commits, leases that end, processes that start.
-AT_ONCE = ("-n", "4", "--dist", "worksteal")
+AT_ONCE = ("-n", "2", "--dist", "worksteal")
 #: What is started as processes and killed, drawn by a browser, rendered or run as a container has
 #: its own session.
 FAST = "not e2e and not faults and not browser and not chart and not image"
