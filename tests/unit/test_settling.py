@@ -47,12 +47,34 @@ def test_a_quarter_of_the_credit_is_said_at_once(
     assert is_due == settling.is_due(0)
 
 
+def test_after_a_wait_in_vain_the_next_are_said_at_once() -> None:
+    """The broker has room for one message, and its producer waits for the confirm."""
+    settling, waited = Settling(1000, 10_000), []
+    for n in range(66):
+        settling.add([delivery(n)], n * _MS)
+        waited.append(not settling.is_due(n * _MS))
+        settling.take()
+    assert [True, *[False] * 64, True] == waited
+
+
+def test_a_wait_that_brought_more_is_followed_by_another() -> None:
+    """Messages flow."""
+    settling = Settling(1000, 10_000)
+    for n in range(5):
+        settling.add([delivery(2 * n)], 10 * n * _MS)
+        assert not settling.is_due(10 * n * _MS)
+        settling.add([delivery(2 * n + 1)], (10 * n + 1) * _MS)
+        settling.take()
+
+
 def test_what_was_taken_does_not_count_any_more() -> None:
     """The next quarter begins at nothing."""
-    settling = Settling(80, 10_000)
-    settling.add([delivery(1)], 0)
+    settling = Settling(200, 10_000)
+    settling.add([delivery(1), delivery(2)], 0)
+    settling.add([delivery(3)], 0)
     settling.take()
-    settling.add([delivery(2)], 0)
+    settling.add([delivery(4), delivery(5)], 0)
+    settling.add([delivery(6)], 0)
     assert not settling.is_due(0)
 
 

@@ -2,7 +2,9 @@
 
 Each SETTLE wakes four threads on its way to a CONFIRM at the producer. A consumer that is faster
 than its producers would send one a message; a quarter of the credit, or a moment, costs nobody
-anything: the credit that is left covers it.
+anything: the credit that is left covers it. Unless somebody waits for that very CONFIRM, as where
+the broker has room for one message: so after a wait that brought nothing more, the next few
+settlements are said at once.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ __all__ = ["Settling"]
 _WAIT_NS = 2_000_000
 #: That many are said at once, whatever their size.
 _DELIVERIES_MAX = 1000
+#: Settlements said without a wait after one that was in vain.
+_AT_ONCE = 64
 
 
 class Settling:
@@ -31,6 +35,8 @@ class Settling:
         self._deliveries: list[Delivery] = []
         self._records = self._bytes = 0
         self._until_ns = 0
+        self._at_once = 0
+        self._waits = self._was_joined = False
         self.allow(credit_records, credit_bytes)
 
     def allow(self, credit_records: int, credit_bytes: int) -> None:
@@ -39,8 +45,12 @@ class Settling:
 
     def add(self, deliveries: Iterable[Delivery], now_ns: int) -> None:
         """Let these wait."""
-        if not self._deliveries:
-            self._until_ns = now_ns + _WAIT_NS
+        if self._deliveries:
+            self._was_joined = True
+        else:
+            self._waits, self._was_joined = not self._at_once, False
+            self._at_once -= bool(self._at_once)
+            self._until_ns = now_ns + _WAIT_NS * self._waits
         for delivery in deliveries:
             self._deliveries.append(delivery)
             self._records += delivery.records
@@ -63,4 +73,6 @@ class Settling:
         """Give what waits; then nothing does."""
         taken, self._deliveries = self._deliveries, []
         self._records = self._bytes = 0
+        if self._waits and not self._was_joined:
+            self._at_once = _AT_ONCE
         return taken
