@@ -139,6 +139,13 @@ def test_reader_that_has_enough_ends_the_query_without_a_word(fleet: str) -> Non
         assert b"" == process.stderr.read()
 
 
+#: Of its own session: another's wait would let the signal come while it still starts.
+_ITS_WAIT = """
+SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND application_name = 'telemq gateway' AND datname = current_database()
+"""
+
+
 def test_ctrl_c_ends_a_query_that_takes_long(dsn: str, conn: Conn) -> None:
     """A month of everything was not meant; what is cut short does not look whole."""
     put(conn, [(0, DAY, 1.0)])
@@ -148,10 +155,15 @@ def test_ctrl_c_ends_a_query_that_takes_long(dsn: str, conn: Conn) -> None:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        while not conn.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            while not conn.execute(_ITS_WAIT).fetchone():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
     assert (130, "", "telemq: cut short\n") == (process.returncode, out, err)
 
 
