@@ -33,15 +33,17 @@ def _search(number: int, seen: Counter[str] | None = None) -> str:
     def every_promise_is_kept(plan: list[Entry]) -> None:
         try:
             met = play_journal(plan)
-        except AssertionError as error:
-            broken.append(str(error))
+        except Exception as error:
+            broken.append(str(error) or type(error).__name__)
             raise
         if seen is not None:
             seen.update(met)
 
     try:
         every_promise_is_kept()
-    except AssertionError:
+    except Exception:
+        if not broken:  # Hypothesis has something to say
+            raise
         return broken[0].partition(":")[0]
     return ""
 
@@ -73,13 +75,15 @@ def _search_rules(number: int) -> str:
     def every_promise_is_kept(bounds: BrokerLimits, plan: list[Step]) -> None:
         try:
             play(bounds, plan, journaled=True)
-        except AssertionError as error:
-            broken.append(str(error))
+        except Exception as error:
+            broken.append(str(error) or type(error).__name__)
             raise
 
     try:
         every_promise_is_kept()
-    except AssertionError:
+    except Exception:
+        if not broken:  # Hypothesis has something to say
+            raise
         return broken[0].partition(":")[0]
     return ""
 
