@@ -69,6 +69,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     # ---- what the transport calls ----------------------------------------------------------
 
+    # uvicorn narrows the transport that asyncio's own method takes.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new client, if there is room."""
         super().connection_made(transport)
