@@ -6,6 +6,7 @@
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nox
 
@@ -51,6 +52,16 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install("--quiet", "--no-deps", "-e", ".")
 
 
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest with a temporary folder that goes with it, and whose name is short.
+
+    The address of a Unix-domain socket has at most 107 bytes, and nox's own temporary folder is as
+    deep as the checkout that it lies in.
+    """
+    with TemporaryDirectory(prefix="tq-", ignore_cleanup_errors=True) as folder:
+        session.run("pytest", f"--basetemp={folder}/t", *args, env={"TMPDIR": folder})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, and mypy --strict over both packages, the tests and the examples."""
@@ -67,32 +78,32 @@ def tests(session: nox.Session) -> None:
     install(session, "test", "bench")
     coverage = ("--cov", "--cov-report=term:skip-covered")
     if session.posargs:
-        session.run("pytest", "-m", FAST, *coverage, *session.posargs)
+        pytest(session, "-m", FAST, *coverage, *session.posargs)
         return
     apart = [f"--ignore={path}" for path in UNTRACED]
-    session.run("pytest", "-m", FAST, *AT_ONCE, *coverage, *apart)
-    session.run("pytest", "-m", FAST, *AT_ONCE, *UNTRACED)
+    pytest(session, "-m", FAST, *AT_ONCE, *coverage, *apart)
+    pytest(session, "-m", FAST, *AT_ONCE, *UNTRACED)
 
 
 @nox.session(python=[python for python in PYTHONS if python != RUNNING])
 def others(session: nox.Session) -> None:
     """The same tests on the other supported Pythons that this machine has."""
     install(session, "test", "bench")
-    session.run("pytest", "-m", FAST, "-q", *AT_ONCE, *session.posargs)
+    pytest(session, "-m", FAST, "-q", *AT_ONCE, *session.posargs)
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """The whole pipeline as processes."""
     install(session, "test")
-    session.run("pytest", "-m", "e2e", *session.posargs)
+    pytest(session, "-m", "e2e", *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Every fault of the fault table that has a test."""
     install(session, "test")
-    session.run("pytest", "-m", "faults", *session.posargs)
+    pytest(session, "-m", "faults", *session.posargs)
 
 
 @nox.session
@@ -101,7 +112,7 @@ def browser(session: nox.Session) -> None:
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("no Chromium on the PATH; Debian: apt-get install chromium")
     install(session, "test", "browser")
-    session.run("pytest", "-m", "browser", *session.posargs)
+    pytest(session, "-m", "browser", *session.posargs)
 
 
 @nox.session
@@ -114,7 +125,7 @@ def image(session: nox.Session) -> None:
         )
     install(session, "test", "chart", "image")
     session.install("--quiet", "uv")
-    session.run("pytest", "tests/image", "-s", "--timeout=900", *session.posargs)
+    pytest(session, "tests/image", "-s", "--timeout=900", *session.posargs)
 
 
 @nox.session
@@ -122,7 +133,7 @@ def chart(session: nox.Session) -> None:
     """The Helm chart by Helm's own engine: no cluster, no helm binary."""
     install(session, "test", "chart")
     session.run("python", "-m", "deploy.helm.generate", "--check")
-    session.run("pytest", "tests/chart", "-m", "chart", *session.posargs)
+    pytest(session, "tests/chart", "-m", "chart", *session.posargs)
     session.run("python", "-m", "tests.chart.manifests", str(session.cache_dir / "manifests"))
     session.notify("checkov", posargs=())
 
@@ -155,5 +166,5 @@ def bench(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Pages that are made from the code are up to date, and the examples run; so does "tests"."""
     install(session, "test")
-    session.run("pytest", "tests/docs", "-q", *session.posargs)
+    pytest(session, "tests/docs", "-q", *session.posargs)
     session.run("python", "-m", "compileall", "-q", str(Path("examples")))

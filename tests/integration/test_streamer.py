@@ -441,7 +441,7 @@ def test_streamer_may_start_before_everything_else(pipeline: Pipeline, tmp_path:
     port = free_port()
     streamer = pipeline.stream(
         numbered_csv(tmp_path, 70),
-        dsn=f"host={tmp_path} dbname=none",
+        dsn="host=/nowhere dbname=none",
         ops_address=f"127.0.0.1:{port}",
     )
     wait_for(lambda: ops(port, "/readyz")[0] == 503, "not ready")
