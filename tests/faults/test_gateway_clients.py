@@ -194,9 +194,9 @@ def test_fault_32_three_hundred_half_sent_requests_keep_nobody_out(
 ) -> None:
     """A slow loris: the others are served meanwhile, and the halves are cut off in time."""
     halves = (
-        b"", b"G", b"GET /api/v1/gpus HTTP/1.1\r\nHost: x\r\n",
+        b"", b"G", b"GET /api/v1/gpus HTTP/1.1\r\nHost: localhost\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 900,
-        b"POST /api/v1/gpus HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab",
+        b"POST /api/v1/gpus HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab",
     )  # fmt: skip
     with gateway(dsn, "--request-s-max=3") as (service, url), contextlib.ExitStack() as stack:
         with httpx.Client(base_url=url, trust_env=False, timeout=20) as honest:
@@ -240,11 +240,11 @@ def send_all(raw: socket.socket, head: bytes, part: bytes, count: int) -> tuple[
     ("head", "part", "count", "status"),
     [
         (
-            b"GET /api/v1/gpus HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n",
+            b"GET /api/v1/gpus HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
             bytes(MB), 100, 413,
         ),
         (
-            b"POST /api/v1/gpus HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /api/v1/gpus HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
             b"f4240\r\n" + bytes(MB) + b"\r\n", 100, 413,
         ),
         (b"GET /api/v1/gpus HTTP/1.1\r\nX: ", b"x" * 100_000, 20, 431),

@@ -17,7 +17,7 @@ from telemq.settings import ApiSettings
 from tests.support.gateway import metrics_of, serving
 from tests.support.running import eventually
 
-_GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+_GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 #: A database that is not there: these tests ask nothing of it.
 _DSN = "host=/nonexistent"
 

@@ -105,7 +105,7 @@ def test_fault_31_a_client_that_goes_away_ends_its_question(
             for _ in range(2):  # who ask the same
                 sock = socket.create_connection((url.host, url.port or 0), timeout=10)
                 clients.enter_context(sock)
-                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             _wait_for(lambda: _in_transaction(conn) == (1 if "fleet" in path else 2))
         _wait_for(lambda: _in_transaction(conn) == 0)
         locker.rollback()

@@ -286,7 +286,7 @@ def test_a_client_that_stops_reading_is_cut_off(
         url = api.base_url
         with socket.create_connection((url.host, url.port or 0), timeout=10) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert sock.recv(100)
             assert 1 == gauge(api, "telemq_api_live_clients")
             moments = itertools.count(1)
@@ -307,7 +307,7 @@ def test_streams_end_when_the_gateway_stops(dsn: str, conn: psycopg.Connection) 
             url = api.base_url
             sock = socket.create_connection((url.host, url.port or 0), timeout=10)
             client.enter_context(sock)
-            sock.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             got = b""
             while b"samples" not in got:
                 got += sock.recv(2**16)

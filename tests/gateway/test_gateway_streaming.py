@@ -70,7 +70,7 @@ def _reading(api: httpx.Client, bytes_first: int) -> Iterator[socket.socket]:
     """Ask for all of the GPU's telemetry, read its beginning, and then no more."""
     url = api.base_url
     with socket.create_connection((url.host, url.port or 0), timeout=10) as sock:
-        sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         got = 0
         while got < bytes_first:
             got += len(sock.recv(bytes_first))
@@ -107,7 +107,7 @@ def test_a_client_that_goes_away_before_the_first_row_ends_the_query(
         locker.execute("LOCK TABLE sample IN ACCESS EXCLUSIVE MODE")
         url = api.base_url
         with socket.create_connection((url.host, url.port or 0), timeout=10) as sock:
-            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             _wait_for(lambda: _in_transaction(conn) == 1)
         _wait_for(lambda: _in_transaction(conn) == 0)
         _wait_for(lambda: _metric(api, 'telemq_api_answers_cut_total{reason="gone"}') == 1)
@@ -202,7 +202,7 @@ def test_a_stop_tells_those_who_still_wait(dsn: str, conn: psycopg.Connection) -
             url = api.base_url
             sock = socket.create_connection((url.host, url.port or 0), timeout=10)
             client.enter_context(sock)
-            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             _wait_for(lambda: _in_transaction(conn) == 1)
         answered = b"".join(iter(lambda: sock.recv(2**20), b""))
     assert answered.startswith(b"HTTP/1.1 503 ")
@@ -236,7 +236,7 @@ def test_clients_that_leave_at_any_moment_leave_nothing_open(
         place = (api.base_url.host, api.base_url.port or 0)
         for leaves_after_ms in [*range(20)] * 10:
             with socket.create_connection(place) as client:
-                client.send(b"GET /api/v1/gpus/GPU-1/telemetry HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.send(b"GET /api/v1/gpus/GPU-1/telemetry HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 select.select([], [], [], leaves_after_ms / 1000)
         assert 200 == api.get("/readyz").status_code
     gc.collect()  # a cursor that is still open would warn now, which fails the test

@@ -14,7 +14,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from telemq.errors import SettingError
-from telemq.gateway.access import scope_of, tokens_needed
+from telemq.gateway.access import names_this_machine, scope_of, tokens_needed
 from telemq.gateway.app import create_app, openapi_json
 from telemq.settings import ApiSettings
 from telemq.store.tokens import list_tokens, new_token, revoke_token
@@ -105,6 +105,48 @@ def test_open_paths_need_none_and_unknown_ones_tell_nothing(api: httpx.Client) -
         assert 200 == api.get(path).status_code
     assert 404 == api.get("/api/v1/nothing").status_code
     assert 405 == api.post(_PATH).status_code
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("localhost", True),
+        ("localhost:9600", True),
+        ("telemq.localhost:9600", True),
+        ("127.0.0.1", True),
+        ("127.0.0.1:9600", True),
+        ("[::1]:9600", True),
+        ("[::1]", True),
+        ("10.0.0.7:9600", True),
+        ("rebound.example", False),
+        ("rebound.example:9600", False),
+        ("127.0.0.1.example:9600", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_names_that_nobody_else_can_point_to_this_machine(host: str, is_ours: bool) -> None:
+    """DNS gives out names, and neither addresses nor localhost."""
+    assert is_ours == names_this_machine(host)
+
+
+def test_page_whose_name_points_here_learns_nothing(dsn: str) -> None:
+    """A page rebinds its own name to 127.0.0.1, and the browser takes us for its origin."""
+    rebound = {"Host": "rebound.example:9600"}
+    with serving(ApiSettings(dsn=dsn)) as api:
+        assert 200 == api.get(_PATH).status_code
+        assert 200 == api.get("/healthz", headers=rebound).status_code
+        response = api.get(_PATH, headers=rebound)
+        assert 403 == response.status_code
+        assert "rebound.example:9600" in _problem(response)["detail"]
+    with serving(ApiSettings(dsn=dsn, insecure=True)) as api:
+        assert 200 == api.get(_PATH, headers=rebound).status_code
+
+
+def test_token_is_enough_by_any_name(api: httpx.Client, conn: psycopg.Connection) -> None:
+    """Behind a proxy; a page that rebinds its name has no token."""
+    headers = bearer_of(conn) | {"Host": "telemetry.example"}
+    assert 200 == api.get(_PATH, headers=headers).status_code
 
 
 def test_a_revoked_token_is_known_for_a_short_time_only(dsn: str, conn: psycopg.Connection) -> None:

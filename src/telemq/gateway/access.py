@@ -7,6 +7,9 @@ nothing is guarded.
 
 A client is its token, or its address where no token is needed. What asks the store, and what is
 refused, is counted against the address, so that guessing is as slow as asking.
+
+A gateway that only loopback protects answers only by a name that only loopback has: a page of
+anybody's can let its own name point to 127.0.0.1 and ask through the browser of who looks at it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -29,7 +32,7 @@ from telemq.settings import ApiSettings
 from telemq.token import Presented, Scope, Token, allows, bearer
 from telemq.web.problems import ProblemError
 
-__all__ = ["Gate", "scope_of", "tokens_needed"]
+__all__ = ["Gate", "names_this_machine", "scope_of", "tokens_needed"]
 
 _REALM = 'Bearer realm="telemq"'
 _REMEDY = "telemq tokens new makes one"
@@ -75,6 +78,7 @@ class Gate:
 
     def __init__(self, settings: ApiSettings, find: Find, metrics: GatewayMetrics) -> None:
         self._needs_tokens = tokens_needed(settings)
+        self._is_private = not (self._needs_tokens or settings.insecure)
         self._metrics = metrics
         self._rate = RateLimit(
             per_s=settings.rate_per_s,
@@ -101,6 +105,8 @@ class Gate:
         address = _address(peer[0] if peer else "")
         if not self._needs_tokens:
             self._spend(address)
+            if self._is_private:
+                self._check_host(connection.headers.get("host", ""))
             return
         token = await self._token(connection.headers.get("authorization", ""), address)
         self._spend(f"token {token.id}")
@@ -139,6 +145,15 @@ class Gate:
         self._spend(address)
         return await self._tokens.ask(presented, now_s), True
 
+    def _check_host(self, header: str) -> None:
+        if not names_this_machine(header):
+            self._metrics.refused("host")
+            raise ProblemError(
+                403,
+                f"the Host {header[:100]!r} is not accepted; accepted: localhost or an IP address. "
+                "By other names a gateway answers with --tokens on, or --insecure",
+            )
+
     def _spend(self, client: str) -> None:
         wait_s = self._rate.take(client, time.monotonic())
         if wait_s:
@@ -153,6 +168,18 @@ class Gate:
     def _refusal(self, why: str, error: str = ', error="invalid_token"') -> ProblemError:
         self._metrics.refused("token")
         return ProblemError(401, why, {"WWW-Authenticate": _REALM + error})
+
+
+def names_this_machine(host: str) -> bool:
+    """Tell whether a Host header cannot be a name that somebody else points to loopback."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _address(host: str) -> str:

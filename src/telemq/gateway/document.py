@@ -44,7 +44,11 @@ def _refusals(scope: str) -> dict[str, Any]:
     again = {"Retry-After": {"description": "Seconds until then.", "schema": _SECONDS}}
     return {
         "401": _answer("A token is needed, or the one given opens nothing.", challenge),
-        "403": _answer(f"The token does not have the scope `{scope}`.", challenge),
+        "403": _answer(
+            f"The token does not have the scope `{scope}`; or no token is needed, and `Host` is "
+            "neither `localhost` nor an IP address.",
+            challenge,
+        ),
         "429": _answer("Too many requests of this client.", again),
     }
 

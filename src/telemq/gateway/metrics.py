@@ -47,7 +47,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "telemq_api_refused_total",
         "counter",
         ("reason",),
-        "Requests that were not let in: token, scope, rate; head, body, slow, malformed, "
+        "Requests that were not let in: token, scope, host, rate; head, body, slow, malformed, "
         "connections.",
     ),
     MetricInfo("telemq_api_pool_connections", "gauge", (), "Open Postgres connections."),
