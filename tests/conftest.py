@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -24,8 +25,11 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 def pytest_configure() -> None:
     """Clear our own variables: a developer's must not change what the tests see.
 
-    And let Hypothesis take its time: a busy machine is no fault.
+    And let Hypothesis take its time: a busy machine is no fault. And let Ctrl-C work in what tests
+    start: a shell that runs us in the background has it ignored, which processes inherit.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("telemq", deadline=None)
     settings.load_profile("telemq")
     for name in [name for name in os.environ if name.startswith("TELEMQ_")]:
