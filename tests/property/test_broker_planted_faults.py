@@ -5,46 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from telemq.broker.limits import BrokerLimits
 from tests.support.busy import Step, limits, play, steps
 from tests.support.planted import FAULTS
+from tests.support.searching import first_broken
 
 SEEDS = (1, 2, 3)
 #: Enough for the shyest fault; most are caught within ten.
 EXAMPLES = 800
-_no_shrinking = settings(
-    max_examples=EXAMPLES,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 def _search(number: int) -> str:
-    """Look for a broken promise; gives its name, or what the core fell over, or nothing."""
-    broken: list[str] = []
-
-    @seed(number)
-    @_no_shrinking
-    @given(limits, steps)
-    def every_promise_is_kept(bounds: BrokerLimits, plan: list[Step]) -> None:
-        try:
-            play(bounds, plan)
-        except Exception as error:
-            broken.append(str(error) or type(error).__name__)
-            raise
-
-    try:
-        every_promise_is_kept()
-    except Exception:
-        if not broken:  # Hypothesis has something to say
-            raise
-        return broken[0].partition(":")[0]
-    return ""
+    return first_broken(number, EXAMPLES, play, limits, steps)
 
 
 @pytest.mark.parametrize("number", SEEDS)
@@ -73,9 +46,6 @@ def test_runs_reach_every_scene() -> None:
     """A search that never meets a lease's end or a dead letter would prove nothing about them."""
     seen: Counter[str] = Counter()
 
-    @seed(SEEDS[0])
-    @_no_shrinking
-    @given(limits, steps)
     def look(bounds: BrokerLimits, plan: list[Step]) -> None:
         counters = play(bounds, plan).core.stats().counters
         for name in counters.__slots__:
@@ -83,7 +53,7 @@ def test_runs_reach_every_scene() -> None:
                 seen[name] += getattr(counters, name) > 0
         seen.update(counters.refused)
 
-    look()
+    assert "" == first_broken(SEEDS[0], EXAMPLES, look, limits, steps)
     scenes = {
         *("accepted", "settled", "buried", "duplicates", "redelivered", "leases_expired"),
         *("stale_settles", "stale_messages", "sessions", "peers_silent"),

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from telemq.broker.limits import BrokerLimits
-from tests.support.busy import Step, journaled_steps, limits, play
+from tests.support.busy import journaled_steps, limits, play
 from tests.support.diary import Entry, journal_steps, play_journal
 from tests.support.planted_journal import JOURNAL_FAULTS, JOURNALED_FAULTS
+from tests.support.searching import first_broken
 
 SEEDS = (1, 2, 3)
-_no_shrinking = settings(
-    max_examples=400,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = 400
 
 
 def _search(number: int, seen: Counter[str] | None = None) -> str:
-    """Look for a broken promise; gives its name, or nothing."""
-    broken: list[str] = []
-
-    @seed(number)
-    @_no_shrinking
-    @given(journal_steps)
-    def every_promise_is_kept(plan: list[Entry]) -> None:
-        try:
-            met = play_journal(plan)
-        except Exception as error:
-            broken.append(str(error) or type(error).__name__)
-            raise
+    def look(plan: list[Entry]) -> None:
+        met = play_journal(plan)
         if seen is not None:
             seen.update(met)
 
-    try:
-        every_promise_is_kept()
-    except Exception:
-        if not broken:  # Hypothesis has something to say
-            raise
-        return broken[0].partition(":")[0]
-    return ""
+    return first_broken(number, EXAMPLES, look, journal_steps)
 
 
 @pytest.mark.parametrize("number", SEEDS)
@@ -67,25 +44,7 @@ def test_nothing_is_caught_where_nothing_is_planted(number: int) -> None:
 
 
 def _search_rules(number: int) -> str:
-    broken: list[str] = []
-
-    @seed(number)
-    @_no_shrinking
-    @given(limits, journaled_steps)
-    def every_promise_is_kept(bounds: BrokerLimits, plan: list[Step]) -> None:
-        try:
-            play(bounds, plan, journaled=True)
-        except Exception as error:
-            broken.append(str(error) or type(error).__name__)
-            raise
-
-    try:
-        every_promise_is_kept()
-    except Exception:
-        if not broken:  # Hypothesis has something to say
-            raise
-        return broken[0].partition(":")[0]
-    return ""
+    return first_broken(number, EXAMPLES, partial(play, journaled=True), limits, journaled_steps)
 
 
 @pytest.mark.parametrize("number", SEEDS)
