@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from telemq.gateway.app import run
 from telemq.settings import ApiSettings
@@ -217,6 +217,41 @@ def test_a_brush_zooms_and_back_leads_out(visit: Visit, fleet: Fleet) -> None:
     expect(shown).to_have_count(0)
     visit.page.go_back()
     expect(shown).to_have_text("5 min")
+
+
+def test_a_finger_brushes_too_and_up_and_down_scrolls(
+    browser: Browser, gateway: httpx.Client, fleet: Fleet
+) -> None:
+    """The same dip, on a phone."""
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    with context:
+        visit = Visit(context.new_page(), str(gateway.base_url).rstrip("/"))
+        visit.open(f"/gpu?id={fleet.uuids[0]}&span=5m")
+        plot = visit.page.locator("#charts .u-over").first
+        plot.scroll_into_view_if_needed()
+        finger = context.new_cdp_session(visit.page)
+
+        def move(by_x: float, by_y: float) -> None:
+            box = plot.bounding_box()
+            assert box is not None
+            x, y = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
+            for step in range(6):
+                points = [{"x": x + by_x * step / 5, "y": y + by_y * step / 5}]
+                kind = "touchMove" if step else "touchStart"
+                finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+        before = visit.page.evaluate("scrollY")
+        move(3, -150)
+        pause = lambda: visit.page.wait_for_timeout(20)  # noqa: E731 (the browser's turn)
+        until(lambda: visit.page.evaluate("scrollY") > before, "it scrolls", pause)
+        assert "span=5m" in visit.page.url
+        plot.scroll_into_view_if_needed()
+        move(100, 2)
+        expect(visit.page).to_have_url(re.compile(r"[?&]from=\d{4}-.*&to=\d{4}-"))
+        assert ([], []) == (visit.complaints, visit.elsewhere)
 
 
 @pytest.mark.parametrize("span", ["5 min", "1 h", "6 h", "24 h", "7 d", "30 d"])

@@ -4,6 +4,7 @@ import { DASHES, LINES } from "./colour.js";
 import { make, say } from "./dom.js";
 import { quantity, short, ticks } from "./format.js";
 import { styled, theme } from "./shell.js";
+import { brushByFinger } from "./touch.js";
 
 const FONT = '12px Inter, system-ui, "Segoe UI", Roboto, sans-serif';
 
@@ -131,6 +132,7 @@ export class Chart {
         })),
       ],
       hooks: {
+        ready: this.onBrush ? [brushByFinger] : [],
         setCursor: [(plot) => this.#legend(plot.cursor.idx)],
         setSelect: [(plot) => this.#brush(plot)],
       },
