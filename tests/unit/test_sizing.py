@@ -33,8 +33,9 @@ def test_sums_by_hand() -> None:
     assert (2_000_000, 800_000_000) == (needed.broker_queue_records, needed.broker_queue_bytes)
     # 125 hosts and two collectors.
     assert 10**7 + 127 * 10**4 + 960_000_000 == needed.broker_memory_bytes
-    # A chunk has 36,000 records, so each takes a byte of it. Two of the ten days are not in chunks.
-    per_day, raw_per_day = (round(400_000 * 86_400 * each) for each in (5 + 1 + 0.2, 100.2))
+    # A chunk has 36,000 records, so each takes a byte of it; eight GPUs' 320 are a batch of 200
+    # bytes in the ledger. Two of the ten days are not in chunks.
+    per_day, raw_per_day = (round(400_000 * 86_400 * each) for each in (5 + 1 + 0.625, 100.625))
     assert per_day == needed.disk_bytes_per_day
     assert 2 * raw_per_day + 8 * per_day + 40_000 * 1000 + 10**9 == needed.disk_bytes
 
@@ -43,7 +44,9 @@ def test_smallest_fleet_can_lose_any_one_process() -> None:
     """One workstation: a broker and a collector worker may die all the same."""
     needed = size(Fleet(1, 1, 60), FIGURES)
     assert (1, 2, 2) == (needed.streamers, needed.brokers, needed.collectors)
-    assert 100_000 == needed.broker_queue_records
+    assert 12_000 == needed.broker_queue_records
+    # A minute's batch is of one record.
+    assert 24 * 60 * (5 + 600 + 200) == needed.disk_bytes_per_day
 
 
 FLEETS = st.builds(
