@@ -21,6 +21,8 @@ _EXTRA_DAYS = 1
 _RAW_DAYS = 2
 #: GPUs of a usual host.
 _HOST_GPUS = 8
+#: The largest batches that a broker has room for, whatever the fleet.
+_QUEUED_BATCHES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Figures:
         chunk_bytes: on disk, a chunk (a series' hour) beside its records.
         series_bytes: on disk, a series with its labels and indexes.
         ledger_bytes: on disk, a batch.
-        batch_records: records a batch.
+        batch_records: most records a batch; a host's scrape has fewer, and is one.
         wire_bytes: a record while it waits in a broker, each of a series of its own.
         process_bytes: resident size of a streamer or collector under load.
         broker_bytes: resident size of an idle broker.
@@ -64,16 +66,16 @@ class Figures:
 
 #: 4.94 million records of a real scrape (2,470 series), one process of each kind, two cores.
 MEASURED = Figures(
-    streamer_s=0.80,
-    broker_s=0.45,
-    collector_s=1.63,
-    postgres_s=2.15,
+    streamer_s=0.34,
+    broker_s=0.20,
+    collector_s=0.49,
+    postgres_s=1.70,
     sample_bytes=86.6,
     chunked_bytes=6.0,
     chunk_bytes=260,
     series_bytes=560,
     ledger_bytes=197,
-    batch_records=1000,
+    batch_records=8192,
     wire_bytes=448,
     process_bytes=200 * 2**20,
     broker_bytes=44 * 2**20,
@@ -169,13 +171,14 @@ def size(fleet: Fleet, figures: Figures = MEASURED) -> Sizing:
     brokers = processes(figures.broker_s, 2)
     streamers = processes(figures.streamer_s, 1)
     collectors = processes(figures.collector_s, 2)
-    # What comes during the outage, and never so little that a hundred batches do not fit.
+    # What comes during the outage, and never so little that a replay has to wait for each batch.
     waiting = math.ceil(rate * fleet.outage_s / brokers)
-    queue_records = max(waiting, 100 * figures.batch_records)
+    queue_records = max(waiting, _QUEUED_BATCHES * figures.batch_records)
     queue_bytes = math.ceil(queue_records * figures.wire_bytes)
     # Once streamers read their own host, there is one a host.
     peers = max(streamers, math.ceil(fleet.gpus / _HOST_GPUS)) + collectors
-    ledger = figures.ledger_bytes / figures.batch_records
+    scrape_records = min(fleet.gpus, _HOST_GPUS) * fleet.metrics
+    ledger = figures.ledger_bytes / min(scrape_records, figures.batch_records)
     days = fleet.days + _EXTRA_DAYS
     raw_days = min(days, _RAW_DAYS)
     raw_per_day = rate * _DAY_S * (figures.sample_bytes + ledger)
