@@ -275,8 +275,8 @@ def test_document_and_code_have_the_same_numbers() -> None:
     assert "the reason (at most 1,000 characters)" in DOCUMENT
     assert f"At most {PACK_MESSAGES_MAX:,} messages, and 256 KiB of payload" in DOCUMENT
     assert 256 * 1024 == PACK_BYTES_MAX
-    assert "more than 16 KiB of payload travels alone" in DOCUMENT
-    assert 16 * 1024 == PACKED_BYTES_MAX
+    assert "more than 128 KiB of payload travels alone" in DOCUMENT
+    assert 128 * 1024 == PACKED_BYTES_MAX
     assert f"control frame of a producer's PACK is at most {PACK_CONTROL_BYTES_MAX:,} bytes" in (
         DOCUMENT
     )
