@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import zmq
 
 from telemq.broker.metrics import METRICS
 from telemq.broker.server import BrokerServer, run
+from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.errors import BusyError, SettingError
 from telemq.protocol import CONTROL_BYTES_MAX
 from telemq.settings import BrokerSettings
@@ -113,6 +115,30 @@ def test_frame_beyond_the_limit_ends_its_connection_only(broker: RunningBroker) 
         until(lambda: broker.stats.producers == 1, "it is gone")
         publish(producer, "a")
         until(lambda: broker.stats.ready_messages == 1, "others go on")
+
+
+def test_pack_may_be_larger_than_the_largest_message() -> None:
+    """A broker is set up for small messages, and gets very many."""
+    with (
+        running_broker(message_bytes_max=20_000) as broker,
+        closing(
+            ProducerLink(broker.producers, name="p", window_records=1000, window_bytes=10**7)
+        ) as producer,
+        closing(
+            ConsumerLink(broker.consumers, name="c", credit_records=1000, credit_bytes=10**7)
+        ) as consumer,
+    ):
+        until(lambda: producer.connected, "a session", lambda: producer.poll(0.01))
+        for n in range(100):
+            producer.publish(f"s#{n}", 1, b"x" * 20_000)
+        confirmed: list[str] = []
+        until(
+            lambda: len(confirmed) == 100,
+            "all are confirmed",
+            lambda: confirmed.extend(producer.poll(0.01)),
+            lambda: consumer.settle(consumer.poll(0.01)),
+        )
+        assert 1 == producer.stats().sessions
 
 
 def test_what_is_no_zeromq_at_all_hurts_nobody(broker: RunningBroker) -> None:

@@ -20,7 +20,7 @@ from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
 from telemq.health import LOOPBACK
 from telemq.keys import KeyDirectory
-from telemq.protocol import CONTROL_BYTES_MAX, FromPeer, Payload, Role, decode_from_peer
+from telemq.protocol import PACK_BYTES_MAX, FromPeer, Payload, Role, decode_from_peer
 from telemq.settings import BrokerSettings
 
 __all__ = ["Arrival", "Routers"]
@@ -69,7 +69,8 @@ class Routers:
 
     Args:
         settings: of the broker.
-        payload_bytes_max: frames longer than this end the connection.
+        payload_bytes_max: of one message; frames longer than this, and than a PACK's, end the
+            connection.
 
     Raises:
         SettingError: an endpoint is malformed, or not loopback without keys or ``--insecure``; the
@@ -86,7 +87,7 @@ class Routers:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.door: Door | None = None
         self._sockets: dict[Role, zmq.Socket[bytes]] = {}
-        self._frame_bytes_max = max(payload_bytes_max, CONTROL_BYTES_MAX)
+        self._frame_bytes_max = max(payload_bytes_max, PACK_BYTES_MAX)
         try:
             if settings.keys:
                 self.door = Door(self._context, KeyDirectory(Path(settings.keys)))
