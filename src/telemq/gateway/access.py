@@ -8,8 +8,7 @@ nothing is guarded.
 A client is its token, or its address where no token is needed. What asks the store, and what is
 refused, is counted against the address, so that guessing is as slow as asking.
 
-A gateway that only loopback protects answers only by a name that only loopback has: a page of
-anybody's can let its own name point to 127.0.0.1 and ask through the browser of who looks at it.
+A gateway that only loopback protects answers only to loopback's own names.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -30,9 +29,10 @@ from telemq.gateway.tokens import Find, KnownTokens
 from telemq.health import LOOPBACK, host_and_port
 from telemq.settings import ApiSettings
 from telemq.token import Presented, Scope, Token, allows, bearer
+from telemq.web.access import is_own_host
 from telemq.web.problems import ProblemError
 
-__all__ = ["Gate", "names_this_machine", "scope_of", "tokens_needed"]
+__all__ = ["Gate", "scope_of", "tokens_needed"]
 
 _REALM = 'Bearer realm="telemq"'
 _REMEDY = "telemq tokens new makes one"
@@ -146,12 +146,12 @@ class Gate:
         return await self._tokens.ask(presented, now_s), True
 
     def _check_host(self, header: str) -> None:
-        if not names_this_machine(header):
+        if not is_own_host(header):
             self._metrics.refused("host")
             raise ProblemError(
                 403,
-                f"the Host {header[:100]!r} is not accepted; accepted: localhost or an IP address. "
-                "By other names a gateway answers with --tokens on, or --insecure",
+                f"the Host {header[:100]!r} is not accepted; accepted: localhost, 127.0.0.1, [::1]"
+                "; by other names a gateway answers with --tokens on, or --insecure",
             )
 
     def _spend(self, client: str) -> None:
@@ -168,18 +168,6 @@ class Gate:
     def _refusal(self, why: str, error: str = ', error="invalid_token"') -> ProblemError:
         self._metrics.refused("token")
         return ProblemError(401, why, {"WWW-Authenticate": _REALM + error})
-
-
-def names_this_machine(host: str) -> bool:
-    """Tell whether a Host header cannot be a name that somebody else points to loopback."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _address(host: str) -> str:

@@ -46,7 +46,7 @@ def _refusals(scope: str) -> dict[str, Any]:
         "401": _answer("A token is needed, or the one given opens nothing.", challenge),
         "403": _answer(
             f"The token does not have the scope `{scope}`; or no token is needed, and `Host` is "
-            "neither `localhost` nor an IP address.",
+            "none of loopback's own names.",
             challenge,
         ),
         "429": _answer("Too many requests of this client.", again),

@@ -26,8 +26,8 @@ from telemq.broker.http.door import Answer, Consume, Consumed, Door, Publish, Se
 from telemq.broker.metrics import BrokerMetrics
 from telemq.clock import monotonic_ns
 from telemq.errors import RecordError
-from telemq.health import LOOPBACK
 from telemq.settings import BrokerSettings
+from telemq.web.access import is_own_host
 from telemq.web.problems import ProblemError
 
 __all__ = ["RETRY", "Desk", "check_client", "guard"]
@@ -202,7 +202,7 @@ def check_client(settings: BrokerSettings, request: ASGIConnection[Any, Any, Any
     origin = request.headers.get("origin")
     if origin is not None and origin != f"http://{host}":
         raise ProblemError(403, "requests of web pages from elsewhere are not accepted")
-    if not settings.insecure and host.rpartition(":")[0].strip("[]") not in LOOPBACK:
+    if not (settings.insecure or is_own_host(host)):
         raise ProblemError(403, "without a token, the Host must be this machine's own address")
 
 

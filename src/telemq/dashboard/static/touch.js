@@ -6,7 +6,7 @@ const BRUSHES_FROM = 8;
 /**
  * Let a finger that moves sideways over a plot select as a mouse does; up and down still scrolls.
  *
- * It needs `touch-action: pan-y` on what the plot is drawn over.
+ * It needs `touch-action: pan-y pinch-zoom` on what the plot is drawn over.
  */
 export function brushByFinger(plot) {
   let from = null;
