@@ -6,8 +6,9 @@ docs/protocol.md is the specification; the names and the order of the fields her
 
     frame 0   ["PUBLISH", session, number, id, records, key, metadata]      control, JSON
     frame 1   payload                                                       PUBLISH, DELIVER, PACK
+    ...       payload                                                       PACK
 
-A PACK is several PUBLISHes, or several DELIVERs, in one: small messages cost a broker less by the
+A PACK is several PUBLISHes, or several DELIVERs, in one: messages cost a broker less by the
 dozen. It takes as many numbers as it has messages, so everything else is as if they came singly.
 Both kinds list the messages alike, so that a broker hands on what it has read.
 
@@ -29,7 +30,6 @@ __all__ = [
     "FINAL_ERRORS",
     "INTEGER_MAX",
     "LEASES_MAX",
-    "PACKED_BYTES_MAX",
     "PACK_BYTES_MAX",
     "PACK_CONTROL_BYTES_MAX",
     "PACK_MESSAGES_MAX",
@@ -42,6 +42,7 @@ __all__ = [
     "Deliver",
     "DeliverPack",
     "Error",
+    "Frames",
     "FromBroker",
     "FromPeer",
     "Grant",
@@ -73,10 +74,8 @@ CONTROL_BYTES_MAX = 65_536
 #: Longest control frame of a PUBLISH: what is in it must fit into that of DELIVER, with the reason
 #: why it is dead, however it is escaped there.
 PUBLISH_BYTES_MAX = 16_384
-#: Most messages of a PACK, and their payloads together; a larger payload than the third travels
-#: alone, since to pack is to copy. Up to there the copy costs less than a message of its own: with
-#: 16 KiB, messages of 25 KiB came at half the rate, and 50 KiB at four fifths.
-PACK_MESSAGES_MAX, PACK_BYTES_MAX, PACKED_BYTES_MAX = 1000, 262_144, 131_072
+#: Most messages of a PACK, and bytes of their payloads together.
+PACK_MESSAGES_MAX, PACK_BYTES_MAX = 1000, 1_048_576
 #: Longest control frame of a producer's PACK: what a consumer's has beside the messages must fit.
 PACK_CONTROL_BYTES_MAX = 65_000
 #: Most leases in one SETTLE or RENEW, those of ranges counted singly: what one frame may cost.
@@ -88,6 +87,8 @@ FINAL_ERRORS = frozenset({"version", "role", "denied"})
 
 #: What a message carries. The broker only measures it.
 Payload = bytes | memoryview
+#: The payload frames of a message: one, but of a PACK as many as its sender likes.
+Frames = tuple[Payload, ...]
 
 _Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Positive = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
@@ -171,13 +172,13 @@ class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     id: _Id
     records: _Positive
-    bytes: Annotated[int, Meta(ge=0, le=PACKED_BYTES_MAX)]
+    bytes: Annotated[int, Meta(ge=0, le=PACK_BYTES_MAX)]
     key: _Key
     metadata: dict[_Key, _Key]
 
 
 class PublishPack(_Message, frozen=True, tag="PACK"):
-    """PUBLISHes numbered from `number` on; the next frame is their payloads, end to end."""
+    """PUBLISHes numbered from `number` on; the next frames are their payloads, end to end."""
 
     messages: Annotated[tuple[Packed, ...], Meta(min_length=1, max_length=PACK_MESSAGES_MAX)]
 
@@ -217,7 +218,7 @@ class Lent(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class DeliverPack(_Message, frozen=True, tag="PACK"):
-    """DELIVERs numbered from `number` on; the next frame is their payloads, end to end."""
+    """DELIVERs numbered from `number` on; the next frames are their payloads, end to end."""
 
     lease_ms: _Positive
     lent: tuple[Lent, ...]

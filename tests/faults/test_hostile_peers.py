@@ -240,7 +240,7 @@ def test_fault_28_fuzz_never_breaks_a_promise_of_the_core(
             except RemoteProtocolError as error:
                 core.refuse(id, error, at)
             else:
-                core.receive(id, message, b"x", at)
+                core.receive(id, message, (b"x",), at)
             core.check()
 
 

@@ -87,7 +87,7 @@ def test_peers_that_know_only_the_document_publish_and_consume(size: int) -> Non
         ((b"garbage",), "malformed"),
         ((b"",), "truncated"),
         ((b"garbage", b"payload"), "malformed"),
-        ((b'["PING","",1]', b"a", b"b"), "3 frames; a message has one, PUBLISH has two"),
+        ((b'["PING","",1]', b"a", b"b"), "3 frames; a message has one, PUBLISH two, PACK more"),
         ((b'["PING","' + b"s" * CONTROL_BYTES_MAX + b'",1]',), "control frame over 65536 bytes"),
         ((b'["PING","",1,' + b"[" * 30_000 + b"]" * 30_000 + b"]",), "recursion"),
     ],

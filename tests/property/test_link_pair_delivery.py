@@ -172,11 +172,11 @@ def test_control_frames_stay_within_their_limit_whatever_is_settled() -> None:
     """A collector that buries a thousand batches at once, with long reasons."""
     core = ConsumerCore("", credit_records=10**6, credit_bytes=10**6, seed=1)
     core.advance(0)
-    core.receive(Welcome("s", 1, "1.0", 1000, 1, 1), None, 0)
+    core.receive(Welcome("s", 1, "1.0", 1000, 1, 1), (), 0)
     got = []
     for n in range(2500):
         deliver = Deliver("s", n + 2, 2**53 - 1 - n, 1000, 1, "i", 1, "", {}, "")
-        got += [c for c in core.receive(deliver, b"", 0) if isinstance(c, Delivery)]
+        got += [c for c in core.receive(deliver, (), 0) if isinstance(c, Delivery)]
     said = [
         *core.renew(got, 0),
         *core.settle(got[:1200], "bury", "\0" * 5000, 0),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
-from telemq.protocol import FromPeer, Payload
+from telemq.protocol import Frames, FromPeer
 from tests.support.fakelink import MS, SECOND, Network
 
 __all__ = ["main"]
@@ -52,11 +52,9 @@ class _Timed(BrokerCore):
 
     seconds = 0.0
 
-    def receive(
-        self, id: PeerId, message: FromPeer, payload: Payload | None, now_ns: int
-    ) -> list[Outgoing]:
+    def receive(self, id: PeerId, message: FromPeer, frames: Frames, now_ns: int) -> list[Outgoing]:
         began = time.perf_counter()
-        out = super().receive(id, message, payload, now_ns)
+        out = super().receive(id, message, frames, now_ns)
         self.seconds += time.perf_counter() - began
         return out
 

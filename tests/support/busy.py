@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Literal
+from unittest.mock import patch
 
 from hypothesis import strategies as st
 
+from telemq import frames
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.protocol import (
@@ -88,13 +90,15 @@ def play(bounds: BrokerLimits, plan: list[Step], *, journaled: bool = False) -> 
         AssertionError: naming the promise that was broken.
     """
     run = _Run(bounds, journaled=journaled)
-    run.become_busy()
-    for kind, a, b in plan:
-        getattr(run, kind)(a, b)
-        if journaled:
-            run.witness.check_notes()
-    run.run_empty()
-    run.witness.replay()
+    # So that some of these payloads share a frame on their way out, too, and others do not.
+    with patch.object(frames, "_SHARES_BYTES_MAX", 2):
+        run.become_busy()
+        for kind, a, b in plan:
+            getattr(run, kind)(a, b)
+            if journaled:
+                run.witness.check_notes()
+        run.run_empty()
+        run.witness.replay()
     return run.witness
 
 
@@ -131,7 +135,7 @@ class _Run:
             moment = witness.now if done else max(held.due_ns for held in witness.held)
             assert done or moment > witness.now, "P9: a message waits, and so does a consumer"
             settle = Settle(last.session, last.heard + 1, done)
-            witness.hear(last.id, settle, None, moment)
+            witness.hear(last.id, settle, (), moment)
         assert not witness.held, f"P2: {witness.held} never left"
         stats = witness.core.stats()
         assert 0 == stats.ready_bytes + stats.leased_bytes + stats.granted_bytes, "P1: room is lost"
@@ -171,7 +175,7 @@ class _Run:
     def pack(self, a: int, b: int) -> None:
         """Some new ids; at times those that came last once more, or one of them twice."""
         if seat := self._rich(a):
-            packed, payload, left = [], b"", (seat.records, seat.size)
+            packed, payloads, left = [], list[bytes](), (seat.records, seat.size)
             for n in range(1 + b % 6):
                 if not left[0]:
                     break
@@ -183,9 +187,10 @@ class _Run:
                 # Small ones, so that credit is enough for several.
                 records, size = self._size(min(left[0], 2), min(left[1], 3), a + n, b // 6)
                 packed.append(Packed(id, records, size, "", {}))
-                payload += _payload(id, size)
+                payloads.append(_payload(id, size))
                 left = (left[0] - records, left[1] - size)
-            self._say(seat, PublishPack(seat.session, seat.heard + 1, tuple(packed)), payload)
+            pack = PublishPack(seat.session, seat.heard + 1, tuple(packed))
+            self._say(seat, pack, *_frames(payloads, a))
 
     def give_back(self, a: int, b: int) -> None:
         if seat := self._pick("producer", a):
@@ -275,7 +280,7 @@ class _Run:
     def stranger(self, a: int, b: int) -> None:
         role: Role = ("producer", "consumer")[a % 2]
         stranger = PeerId(role, b"stranger")
-        self.witness.hear(stranger, Ping("nobody's", 1), None, self.witness.now)
+        self.witness.hear(stranger, Ping("nobody's", 1), (), self.witness.now)
 
     def garble(self, a: int, b: int) -> None:
         seat = self._any(a)
@@ -288,7 +293,7 @@ class _Run:
         if a % 4 == 0:
             for _ in range(1 + b % 4):
                 self.witness.garble(offender, self.witness.now)
-                self.witness.hear(offender, _hello("consumer"), None, self.witness.now)
+                self.witness.hear(offender, _hello("consumer"), (), self.witness.now)
 
     def over_credit(self, a: int, b: int) -> None:
         if seat := self._pick("producer", a):
@@ -307,15 +312,16 @@ class _Run:
             self._say(seat, publish, b"x" * size)
 
     def bad_pack(self, a: int, b: int) -> None:
-        """Its payload is not as long as its messages, one is too large, or all cost too much."""
+        """Its frames do not fit its messages, one is too large, or all cost too much."""
         if seat := self._pick("producer", a):
             largest = self.bounds.largest_bytes
-            sizes, extra = (((1, 1), 1), ((0, largest + 1), 0), ((1, seat.size), 0))[b % 3]
+            wrong = ((1, 1), "xxx"), ((2, 1), "x|xx"), ((1, 1), "x||x"), ((1, 1), "xx|")
+            sizes, cut = (wrong[a % 4], ((0, largest + 1), ""), ((1, seat.size), ""))[b % 3]
             packed = tuple(Packed(f"p{n}", 1, size, "", {}) for n, size in enumerate(sizes))
             if b % 3 == 2 and (seat.size > largest or not seat.size):
                 return
             pack = PublishPack(seat.session, seat.heard + 1, packed)
-            self._say(seat, pack, b"x" * (sum(sizes) + extra))
+            self._say(seat, pack, *(cut or "x" * sum(sizes)).encode().split(b"|"))
 
     def bad_range(self, a: int, b: int) -> None:
         """More leases than one message may name; to count them would be to stand still."""
@@ -337,7 +343,7 @@ class _Run:
     def greet_wrongly(self, a: int, b: int) -> None:
         id = PeerId("producer", b"%d" % (b % 8))
         hello = Hello("", 0, "2.0", "producer", "") if a % 2 else _hello("consumer")
-        self.witness.hear(id, hello, None, self.witness.now)
+        self.witness.hear(id, hello, (), self.witness.now)
 
     def bad_want(self, a: int, b: int) -> None:
         if seat := self._pick("producer", a):
@@ -346,13 +352,13 @@ class _Run:
 
     # ---- shared ----------------------------------------------------------------------------
 
-    def _say(self, seat: Seat, message: object, payload: bytes | None = None) -> None:
-        self.witness.hear(seat.id, message, payload, self.witness.now)  # type: ignore[arg-type]
+    def _say(self, seat: Seat, message: object, *frames: bytes) -> None:
+        self.witness.hear(seat.id, message, frames, self.witness.now)  # type: ignore[arg-type]
 
     def _join(self, id: PeerId) -> Seat:
         # Some speak PACK, some do not.
         version = "1.1" if self._routes % 3 else "1.0"
-        self.witness.hear(id, _hello(id.role, version), None, self.witness.now)
+        self.witness.hear(id, _hello(id.role, version), (), self.witness.now)
         return self.witness.seats.get(id) or Seat(id, "", 0, 0)
 
     def _publish(self, a: int, b: int, id: str) -> None:
@@ -402,3 +408,10 @@ def _hello(role: Role, version: str = "1.1") -> Hello:
 def _payload(id: str, size: int) -> bytes:
     """What nobody could take for another's."""
     return (id.encode() * size)[:size]
+
+
+def _frames(payloads: list[bytes], how: int) -> list[bytes]:
+    """Cut the payloads of a pack into frames: in one, each alone, or two by two."""
+    step = (len(payloads), 1, 2)[how // 3 % 3] or 1
+    frames = [b"".join(payloads[at : at + step]) for at in range(0, len(payloads), step)]
+    return [frame for frame in frames if frame] or [b""]

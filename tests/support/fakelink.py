@@ -19,7 +19,7 @@ from telemq.broker.peers import PeerId
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
-from telemq.protocol import Payload, Role, decode_from_broker, decode_from_peer, encode
+from telemq.protocol import Frames, Role, decode_from_broker, decode_from_peer, encode
 
 __all__ = ["MS", "SECOND", "FakeConsumer", "FakePeer", "FakeProducer", "Network", "Trouble"]
 
@@ -243,8 +243,8 @@ class Network:
     def _do(self, peer: FakePeer, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case Transmit(message=message, payload=payload):
-                    self._to_broker(peer, encode(message), payload)
+                case Transmit(message=message, frames=frames):
+                    self._to_broker(peer, encode(message), frames)
                 case Reconnect():
                     self.cut(peer)
                 case Confirmed(ids=ids) if isinstance(peer, FakeProducer):
@@ -267,13 +267,13 @@ class Network:
 
     # ---- links -----------------------------------------------------------------------------
 
-    def _to_broker(self, peer: FakePeer, control: bytes, payload: Payload | None) -> None:
+    def _to_broker(self, peer: FakePeer, control: bytes, frames: Frames) -> None:
         id = peer.id
 
         def arrive() -> None:
             if id in self._peers:
                 message = decode_from_peer(control)
-                self._from_core(self.core.receive(id, message, payload, self.now))
+                self._from_core(self.core.receive(id, message, frames, self.now))
 
         self._travel(peer, 0, arrive)
 
@@ -286,7 +286,7 @@ class Network:
             elif self._peers.get(out.peer) is peer:
                 message = decode_from_broker(control)
                 if isinstance(peer.core, ConsumerCore):
-                    self._do(peer, peer.core.receive(message, out.payload, self.now))
+                    self._do(peer, peer.core.receive(message, out.frames, self.now))
                 else:
                     self._do(peer, peer.core.receive(message, self.now))
                 self._work(peer)

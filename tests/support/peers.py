@@ -10,6 +10,7 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.protocol import (
     Credit,
+    Frames,
     FromPeer,
     Hello,
     Payload,
@@ -65,11 +66,12 @@ class Peer:
         return out
 
     def say(
-        self, kind: type[Any], *fields: object, payload: Payload | None = None
+        self, kind: type[Any], *fields: object, payload: Payload | None = None, frames: Frames = ()
     ) -> list[Outgoing]:
-        """Say one message, such as ``say(Ping)``."""
+        """Say one message, such as ``say(Ping)``, with a payload in one frame or in several."""
         self.said += 1
-        return self._scene.receive(self.id, kind(self.session, self.said, *fields), payload)
+        frames = frames if payload is None else (payload,)
+        return self._scene.receive(self.id, kind(self.session, self.said, *fields), frames)
 
     def want(self, records: int, size_bytes: int) -> list[Outgoing]:
         """Ask for exactly this much credit: less does not help."""
@@ -123,11 +125,9 @@ class Scene:
         consumer.credit(records, size_bytes)
         return consumer
 
-    def receive(
-        self, id: PeerId, message: FromPeer, payload: Payload | None = None
-    ) -> list[Outgoing]:
+    def receive(self, id: PeerId, message: FromPeer, frames: Frames = ()) -> list[Outgoing]:
         """Let the core have a message."""
-        out = self.core.receive(id, message, payload, self.now)
+        out = self.core.receive(id, message, frames, self.now)
         self.core.check()
         return out
 

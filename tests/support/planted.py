@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from telemq import frames as frames_module
 from telemq.broker import bundle as bundle_module
 from telemq.broker import core, intake
 from telemq.broker.bundle import Bundle, Claim
@@ -25,7 +26,7 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.offenders import Offenders
 from telemq.broker.peers import Consumer, Peer, PeerTable, Producer
 from telemq.broker.queue import ReadyQueue
-from telemq.protocol import LEASES_MAX, Payload, PublishPack
+from telemq.protocol import LEASES_MAX, Frames, Packed, Payload, PublishPack
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -411,7 +412,23 @@ def _payload_of_a_pack_with_a_duplicate_is_cut_in_the_wrong_order() -> Iterator[
 
 @_fault("errors", "P3")
 def _length_of_a_pack_is_not_compared() -> Iterator[None]:
-    with patch.object(intake, "_check_whole", lambda *_: None):
+    def by_length(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[Any, Payload]]:
+        return [(messages, b"".join(frames))]
+
+    with patch.object(intake, "split", by_length):
+        yield
+
+
+@_fault("P3")
+def _frame_of_a_pack_is_given_to_the_messages_of_another() -> Iterator[None]:
+    true = frames_module.split
+
+    def swapped(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[Any, Payload]]:
+        parts = true(messages, frames)
+        payloads = [payload for _, payload in (*parts[1:], *parts[:1])]
+        return [(part, payload) for (part, _), payload in zip(parts, payloads, strict=True)]
+
+    with patch.object(intake, "split", swapped):
         yield
 
 
@@ -420,7 +437,7 @@ def _pack_costs_its_first_message_only() -> Iterator[None]:
     publish = Intake.publish_pack
 
     def cheap(
-        self: Intake, producer: Producer, pack: PublishPack, payload: Payload, now_ns: int
+        self: Intake, producer: Producer, pack: PublishPack, frames: Frames, now_ns: int
     ) -> None:
         first, take = pack.messages[0], Credits.take
 
@@ -428,7 +445,7 @@ def _pack_costs_its_first_message_only() -> Iterator[None]:
             take(self, producer, first.records, first.bytes, "published")
 
         with patch.object(Credits, "take", part):
-            publish(self, producer, pack, payload, now_ns)
+            publish(self, producer, pack, frames, now_ns)
 
     with patch.object(Intake, "publish_pack", cheap):
         yield

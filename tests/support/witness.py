@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.entries import Append, Forget, Retried
@@ -27,9 +28,11 @@ from telemq.protocol import (
     Deliver,
     DeliverPack,
     Error,
+    Frames,
     FromPeer,
     Grant,
     Hello,
+    Packed,
     Ping,
     Publish,
     PublishPack,
@@ -90,16 +93,16 @@ class Witness:
 
     # ---- events ----------------------------------------------------------------------------
 
-    def hear(self, id: PeerId, message: FromPeer, payload: bytes | None, now_ns: int) -> None:
+    def hear(self, id: PeerId, message: FromPeer, frames: Frames, now_ns: int) -> None:
         """A message comes from a peer."""
         was_ns, self.now = self.now, max(self.now, now_ns)
         woke = any(not h.lease and was_ns < h.due_ns <= self.now for h in self.held)
         if self._is_deaf(id, "HELLO" if isinstance(message, Hello) else "error"):
-            self._ignored(lambda core: core.receive(id, message, payload, now_ns))
+            self._ignored(lambda core: core.receive(id, message, frames, now_ns))
             return
-        changes = self._on_message(id, message, payload or b"") or woke
+        changes = self._on_message(id, message, frames) or woke
         before = None if changes else self.core.stats()
-        self._call(lambda core: core.receive(id, message, payload, now_ns), id, before=before)
+        self._call(lambda core: core.receive(id, message, frames, now_ns), id, before=before)
 
     def garble(self, id: PeerId, now_ns: int) -> None:
         """A message comes that cannot be decoded."""
@@ -199,7 +202,7 @@ class Witness:
 
     # ---- what the event should do ----------------------------------------------------------
 
-    def _on_message(self, id: PeerId, message: FromPeer, payload: bytes) -> bool:
+    def _on_message(self, id: PeerId, message: FromPeer, frames: Frames) -> bool:
         """Keep account of a message; tell whether it may change anything."""
         seat = self.seats.get(id)
         if isinstance(message, Hello):
@@ -223,7 +226,7 @@ class Witness:
         elif isinstance(message, Bye):
             self._end(seat)
         elif seat.id.role == "producer":
-            self._error = self._from_producer(seat, message, payload)
+            self._error = self._from_producer(seat, message, frames)
         elif isinstance(message, Settle | Renew):
             changes = self._from_lessee(seat, _one_by_one(message))
         elif isinstance(message, Credit):
@@ -243,12 +246,12 @@ class Witness:
             return "full"
         return "closing" if self.draining and hello.role == "producer" else ""
 
-    def _from_producer(self, seat: Seat, message: FromPeer, payload: bytes) -> str:
+    def _from_producer(self, seat: Seat, message: FromPeer, frames: Frames) -> str:
         match message:
             case Publish(id=id, records=records):
-                return self._publish(seat, [(id, records, payload)], message.number)
+                return self._publish(seat, [(id, records, b"".join(frames))], message.number)
             case PublishPack():
-                return self._publish_pack(seat, message, payload)
+                return self._publish_pack(seat, message, frames)
             case Return(records=records, bytes=size):
                 if records > seat.records or size > seat.size:
                     return "over_credit"
@@ -262,14 +265,15 @@ class Witness:
                 return "role"
         return ""
 
-    def _publish_pack(self, seat: Seat, pack: PublishPack, payload: bytes) -> str:
-        singles, at = [], 0
+    def _publish_pack(self, seat: Seat, pack: PublishPack, frames: Frames) -> str:
+        singles, at, payload = [], 0, b"".join(frames)
         for one in pack.messages:
             if one.records > self.limits.largest_records or one.bytes > self.limits.largest_bytes:
                 return "too_large"
             singles.append((one.id, one.records, payload[at : at + one.bytes]))
             at += one.bytes
-        return self._publish(seat, singles, pack.number) if at == len(payload) else "bad_message"
+        is_whole = at == len(payload) and _ends_with_messages(pack.messages, frames)
+        return self._publish(seat, singles, pack.number) if is_whole else "bad_message"
 
     def _publish(self, seat: Seat, singles: list[tuple[str, int, bytes]], number: int) -> str:
         """One message, or those of a pack: all of them or none."""
@@ -409,7 +413,7 @@ class Witness:
 
     def _delivered(self, seat: Seat, out: Outgoing) -> list[tuple[Seat, Deliver, bytes]]:
         """Give the deliveries in a message, as if they had come singly."""
-        payload = bytes(out.payload or b"")
+        payload = b"".join(out.frames)
         if isinstance(out.message, Deliver):
             return [(seat, out.message, payload)]
         if not isinstance(out.message, DeliverPack):
@@ -427,6 +431,8 @@ class Witness:
             single = Deliver(pack.session, number, lease, pack.lease_ms, *about)
             parts.append((seat, single, part))
         promised(at == len(payload), "packs", "its payload is not as long as its messages")
+        cut_well = _ends_with_messages(pack.messages, out.frames)
+        promised(cut_well, "packs", "a frame is empty, or ends within a message")
         seat.said += len(pack.messages) - 1
         return parts
 
@@ -547,15 +553,20 @@ def _one_by_one(message: Settle | Renew) -> list[tuple[int, str]] | None:
     return [(first + n, outcome) for first, count, outcome in said for n in range(count)]
 
 
+def _ends_with_messages(messages: tuple[Packed, ...], frames: Frames) -> bool:
+    """Tell whether each frame ends where a message does, and none of several is empty."""
+    ends = set(accumulate(message.bytes for message in messages))
+    cuts = list(accumulate(len(frame) for frame in frames))
+    return len(frames) < 2 or (ends.issuperset(cuts) and all(len(frame) for frame in frames))
+
+
 def _journaled(core: BrokerCore) -> JournaledCore:
     assert isinstance(core, JournaledCore)
     return core
 
 
 def _spelt(out: list[Outgoing]) -> bytes:
-    return b"\n".join(
-        b"%a %b %b" % (o.peer, encode(o.message), bytes(o.payload or b"")) for o in out
-    )
+    return b"\n".join(b"%a %b %b" % (o.peer, encode(o.message), b"|".join(o.frames)) for o in out)
 
 
 def _facts(stats: BrokerStats) -> BrokerStats:

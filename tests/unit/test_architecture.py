@@ -11,7 +11,7 @@ MODULES = sorted([*ROOT.glob("src/telemq/**/*.py"), *ROOT.glob("cli/telemq_cli/*
 
 #: Rules that decide and never act.
 PURE = {
-    "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol",
+    "telemq.errors", "telemq.record", "telemq.codec", "telemq.protocol", "telemq.frames",
     "telemq.grouping", "telemq.spelling",
     "telemq.setting", "telemq.settings", "telemq.sizing", "telemq.terminal", "telemq.csv_safe",
     "telemq.engine_settings", "telemq.helm_values",
@@ -49,6 +49,7 @@ LAYERS = (
         "grouping",
         "spelling",
         "protocol",
+        "frames",
         "errors",
         "setting",
         "settings",

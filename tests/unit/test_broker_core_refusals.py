@@ -99,7 +99,7 @@ def test_message_of_an_earlier_session_is_ignored() -> None:
     producer = scene.producer()
     old = producer.session
     producer.hello()
-    assert [] == scene.receive(producer.id, Publish(old, 2, "a", 1, "", {}), b"x")
+    assert [] == scene.receive(producer.id, Publish(old, 2, "a", 1, "", {}), (b"x",))
     assert (0, 1, 1) == (
         (stats := scene.core.stats()).ready_messages,
         stats.counters.stale_messages,

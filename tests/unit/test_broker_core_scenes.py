@@ -30,7 +30,7 @@ def deliver(
 ) -> Outgoing:
     """The DELIVER of a message of `Peer.publish`."""
     message = Deliver(to.session, number, lease, 30_000, attempt, id, 1, "key", {"a": "b"}, dead)
-    return Outgoing(to.id, message, b"x")
+    return Outgoing(to.id, message, (b"x",))
 
 
 def confirm(to: Peer, number: int, *numbers: int) -> Outgoing:
@@ -139,7 +139,7 @@ def test_pause_doubles_with_each_attempt_up_to_its_limit() -> None:
         assert deadline is not None
         pauses.append((deadline - scene.now) / RETRY)
         assert [] == scene.advance(deadline - scene.now - 1)
-        assert [attempt + 1] == [o.message.attempt for o in scene.advance(1) if o.payload]  # type: ignore[union-attr]
+        assert [attempt + 1] == [o.message.attempt for o in scene.advance(1) if o.frames]  # type: ignore[union-attr]
     assert [1, 2, 4, 8, 10, 10] == pauses
 
 
@@ -150,7 +150,7 @@ def test_paused_message_takes_room_but_keeps_nobody_waiting() -> None:
     producer.publish("a")
     consumer.settle(1, "retry")
     assert (1, 1) == (scene.core.stats().ready_messages, scene.core.stats().ready_records)
-    assert ["b"] == [o.message.id for o in producer.publish("b") if o.payload]  # type: ignore[union-attr]
+    assert ["b"] == [o.message.id for o in producer.publish("b") if o.frames]  # type: ignore[union-attr]
 
 
 def test_stuck_consumer_keeps_what_it_holds_and_nobody_else_waits() -> None:
@@ -160,7 +160,7 @@ def test_stuck_consumer_keeps_what_it_holds_and_nobody_else_waits() -> None:
     to = []
     for n in range(20):
         for out in producer.publish(f"{n}"):
-            if out.payload:
+            if out.frames:
                 to.append(out.peer)
         for lease in [lease.first for lease in scene.core._inventory.leases.all()]:
             other.settle(lease)

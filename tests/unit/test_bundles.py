@@ -54,11 +54,11 @@ def given(out: list[Outgoing]) -> list[tuple[str, bytes, int]]:
     found = []
     for one in out:
         if isinstance(one.message, Deliver):
-            found.append((one.message.id, bytes(one.payload or b""), one.message.attempt))
+            found.append((one.message.id, b"".join(one.frames), one.message.attempt))
         elif isinstance(one.message, DeliverPack):
             ids = "".join(packed.id for packed in one.message.messages)
             (attempt,) = {lent.attempt for lent in one.message.lent}
-            found.append((ids, bytes(one.payload or b""), attempt))
+            found.append((ids, b"".join(one.frames), attempt))
     return found
 
 
@@ -197,9 +197,9 @@ def consumer_core(version: str = "1.1") -> tuple[ConsumerCore, list[Delivery]]:
     """A consumer that holds ten messages."""
     core = ConsumerCore("me", credit_records=100, credit_bytes=1000, seed=1)
     core.advance(0)
-    core.receive(Welcome("s", 1, version, 1000, 50, 500), None, 0)
+    core.receive(Welcome("s", 1, version, 1000, 50, 500), (), 0)
     lent = (Lent(7, 6, 1), Lent(20, 4, 2))
-    got = core.receive(DeliverPack("s", 2, 30_000, lent, pack(*"abcdefghij")), b"0123456789", 0)
+    got = core.receive(DeliverPack("s", 2, 30_000, lent, pack(*"abcdefghij")), (b"0123456789",), 0)
     return core, [one for one in got if isinstance(one, Delivery)]
 
 
@@ -226,7 +226,7 @@ def test_more_leases_than_one_message_may_name_are_settled_in_several() -> None:
     for first in range(0, count, 1000):
         ids = pack(*map(str, range(first, min(count, first + 1000))), size=0)
         message = DeliverPack("s", heard - 1, 30_000, (Lent(100 + first, len(ids), 1),), ids)
-        held += [d for d in core.receive(message, b"", 0) if isinstance(d, Delivery)]
+        held += [d for d in core.receive(message, (), 0) if isinstance(d, Delivery)]
         heard += len(ids)
     assert count == len(held)
     assert [LEASES_MAX, 10] == [

@@ -23,7 +23,7 @@ def consumer() -> ConsumerCore:
     """A consumer with an open session ``s``."""
     core = ConsumerCore("me", credit_records=100, credit_bytes=1000, seed=1)
     core.advance(0)
-    assert [Transmit(Credit("s", 1, 100, 1000))] == core.receive(welcome("s"), None, 0)
+    assert [Transmit(Credit("s", 1, 100, 1000))] == core.receive(welcome("s"), (), 0)
     return core
 
 
@@ -33,13 +33,13 @@ def welcome(session: str) -> Welcome:
 
 def deliver(core: ConsumerCore, number: int, lease: int, payload: bytes | None = b"x") -> Delivery:
     message = Deliver("s", number, lease, 30_000, 1, "a#0", 3, "k", {"a": "b"}, "")
-    (delivery,) = core.receive(message, payload, 0)
+    (delivery,) = core.receive(message, () if payload is None else (payload,), 0)
     assert isinstance(delivery, Delivery)
     return delivery
 
 
 def hear(core: ConsumerCore, message: FromBroker) -> list[Command]:
-    return core.receive(message, None, 0)
+    return core.receive(message, (), 0)
 
 
 def test_delivery_carries_all_that_the_broker_said() -> None:
@@ -99,9 +99,9 @@ def test_delivery_of_an_earlier_session_can_neither_be_settled_nor_renewed() -> 
     assert [Lost([old])] == hear(core, Bye("s", 3))
     assert ConsumerStats(0, 0, 1) == core.stats()
     core.advance(core.next_deadline_ns() or 0)
-    core.receive(welcome("t"), None, 0)
+    core.receive(welcome("t"), (), 0)
     message = Deliver("t", 2, 7, 30_000, 2, "a#0", 3, "k", {}, "")
-    (new,) = core.receive(message, b"x", 0)
+    (new,) = core.receive(message, (b"x",), 0)
     assert [] == core.settle([old], "ok", "", 0)
     assert [] == core.renew([old], 0)
     assert isinstance(new, Delivery)
@@ -126,7 +126,7 @@ def test_pause_stops_deliveries_now_and_in_later_sessions() -> None:
     hear(core, Bye("s", 2))
     assert [] == core.pause(0)
     core.advance(core.next_deadline_ns() or 0)
-    assert [Transmit(Credit("t", 1, 0, 0))] == core.receive(welcome("t"), None, 0)
+    assert [Transmit(Credit("t", 1, 0, 0))] == core.receive(welcome("t"), (), 0)
 
 
 def test_ping_keeps_the_session_and_asks_for_nothing() -> None:

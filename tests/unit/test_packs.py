@@ -11,17 +11,16 @@ from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Trans
 from telemq.protocol import (
     PACK_BYTES_MAX,
     PACK_MESSAGES_MAX,
-    PACKED_BYTES_MAX,
     Confirm,
     Credit,
     Deliver,
     DeliverPack,
     Error,
+    Frames,
     FromPeer,
     Grant,
     Lent,
     Packed,
-    Payload,
     Ping,
     Publish,
     PublishPack,
@@ -63,7 +62,7 @@ def test_pack_is_taken_in_and_confirmed_message_by_message() -> None:
         Outgoing(
             consumer.id,
             DeliverPack(consumer.session, 2, 30_000, (Lent(1, 3, 1),), pack("a", "b", "c")),
-            b"xyz",
+            (b"xyz",),
         )
     ] == consumer.credit(100, 1000)
     # WANT was number 1; a pack takes as many numbers as it has messages.
@@ -79,26 +78,29 @@ def test_pack_with_one_id_twice_queues_it_once() -> None:
     assert 1 == scene.core.stats().counters.duplicates
     (deliver,) = _to(consumer, consumer.credit(100, 1000))
     assert isinstance(deliver.message, Deliver)
-    assert b"x" == deliver.payload
+    assert (b"x",) == deliver.frames
     assert (3,) == _confirmed(consumer.settle(1))
 
 
 @pytest.mark.parametrize(
-    ("messages", "payload", "code"),
+    ("messages", "frames", "code"),
     [
-        (pack("a", "b"), b"x", "bad_message"),
-        (pack("a", "b"), b"xyz", "bad_message"),
-        ((*pack("a"), Packed("b", 3000, 0, "", {})), b"x", "over_credit"),
-        ((*pack("a"), Packed("b", 10_001, 0, "", {})), b"x", "too_large"),
-        (pack(*map(str, range(20)), size=2**14), bytes(20 * 2**14), "bad_message"),
+        (pack("a", "b"), (b"x",), "bad_message"),
+        (pack("a", "b"), (b"xyz",), "bad_message"),
+        (pack("a", "b"), (b"x", b"yz"), "bad_message"),
+        (pack("a", "b"), (b"x",) * 3, "bad_message"),
+        (pack("a", "b", size=2), (b"w", b"xyz"), "bad_message"),
+        ((*pack("a"), Packed("b", 3000, 0, "", {})), (b"x",), "over_credit"),
+        ((*pack("a"), Packed("b", 10_001, 0, "", {})), (b"x",), "too_large"),
+        (pack(*map(str, range(20)), size=2**16), (bytes(2**16),) * 20, "bad_message"),
     ],
 )
 def test_pack_that_is_wrong_is_taken_in_not_at_all(
-    messages: tuple[Packed, ...], payload: bytes, code: str
+    messages: tuple[Packed, ...], frames: Frames, code: str
 ) -> None:
     """A client in another language, while it is being written."""
     scene, producer, _ = roomy()
-    (error,) = producer.say(PublishPack, messages, payload=payload)
+    (error,) = producer.say(PublishPack, messages, frames=frames)
     assert isinstance(error.message, Error)
     assert code == error.message.code
     stats = scene.core.stats()
@@ -111,17 +113,47 @@ def test_peer_of_version_1_0_gets_its_messages_one_by_one() -> None:
     old = scene.consumer(0, 0, "1.0")
     producer.say(PublishPack, pack("a", "b"), payload=b"xy")
     out = old.credit(100, 1000)
-    assert [(2, "a", b"x"), (3, "b", b"y")] == [
-        (one.message.number, one.message.id, one.payload)
+    assert [(2, "a", (b"x",)), (3, "b", (b"y",))] == [
+        (one.message.number, one.message.id, one.frames)
         for one in out
         if isinstance(one.message, Deliver)
     ]
 
 
-def test_large_message_and_dead_letter_travel_alone_and_in_order() -> None:
+def test_pack_is_taken_in_by_frames_and_handed_on_by_frames_without_a_copy() -> None:
+    """A busy streamer: large batches travel together, and nobody joins or cuts them."""
+    _, producer, consumer = roomy()
+    first, last = b"a" * 100_000, b"d" * 200_000
+    messages = (*pack("a", size=100_000), *pack("b", "c"), *pack("d", size=200_000))
+    producer.say(PublishPack, messages, frames=(first, b"xy", last))
+    producer.said += 3
+    producer.say(Publish, "e", 1, "", {}, payload=b"e")
+    (out,) = consumer.credit(100, BIG)
+    assert isinstance(out.message, DeliverPack)
+    assert (*messages, *pack("e")) == out.message.messages
+    assert (Lent(1, 5, 1),) == out.message.lent
+    assert (first, b"xy", last, b"e") == out.frames
+    assert out.frames[0] is first
+    assert out.frames[2] is last
+    assert (2, 3, 4, 5, 6) == _confirmed(consumer.say(Settle, (Settlement(1, "ok", "", 5),)))
+
+
+def test_id_that_is_there_twice_in_frames_apart_is_queued_once() -> None:
+    """A faulty producer; what else is in the frames is taken in all the same."""
+    scene, producer, consumer = roomy()
+    producer.say(PublishPack, pack("a", "b", "c", "a"), frames=(b"wx", b"yz"))
+    producer.said += 3
+    (out,) = consumer.credit(100, BIG)
+    assert isinstance(out.message, DeliverPack)
+    assert (pack("a", "b", "c"), (b"wxy",)) == (out.message.messages, out.frames)
+    assert 1 == scene.core.stats().counters.duplicates
+    assert {3, 4, 5} == set(_confirmed(consumer.say(Settle, (Settlement(1, "ok", "", 3),))))
+
+
+def test_larger_than_a_pack_and_dead_letter_travel_alone_and_in_order() -> None:
     """A stream of single records with a batch among them; a letter that nobody could store."""
     _, producer, consumer = roomy()
-    sizes = {"a": 1, "b": 1, "large": PACKED_BYTES_MAX + 1, "c": 1, "d": 1}
+    sizes = {"a": 1, "b": 1, "large": PACK_BYTES_MAX + 1, "c": 1, "d": 1}
     for id, size in sizes.items():
         producer.say(Publish, id, 1, "", {}, payload=b"x" * size)
     out = consumer.credit(100, BIG)
@@ -139,14 +171,14 @@ def test_pack_has_limits() -> None:
     for n in range(PACK_MESSAGES_MAX + 10):
         producer.say(Publish, f"{n}", 1, "", {}, payload=b"")
     for n in range(20):
-        producer.say(Publish, f"b{n}", 1, "", {}, payload=b"x" * PACKED_BYTES_MAX)
+        producer.say(Publish, f"b{n}", 1, "", {}, payload=b"x" * (PACK_BYTES_MAX // 2))
     for n in range(50):
         producer.say(Publish, f"m{n}", 1, "", {"k": "v" * 500}, payload=b"")
     out = consumer.credit(5000, BIG)
     counts = [len(_ids(one)) for one in out]
     assert PACK_MESSAGES_MAX + 80 == sum(counts)
     assert max(counts) <= PACK_MESSAGES_MAX
-    assert max(len(one.payload or b"") for one in out) <= PACK_BYTES_MAX
+    assert max(sum(map(len, one.frames)) for one in out) <= PACK_BYTES_MAX
     assert len(counts) >= 3
 
 
@@ -158,8 +190,8 @@ def test_each_consumer_gets_a_pack_of_its_own() -> None:
         assert [] == peer.credit(3, 100)
     said = producer.say(PublishPack, pack("a", "b", "c", "d"), payload=b"wxyz")
     out = [*_to(first, said), *_to(second, said)]
-    assert {first.id: (["a", "b", "c"], b"wxy"), second.id: (["d"], b"z")} == {
-        one.peer: (_ids(one), one.payload) for one in out
+    assert {first.id: (["a", "b", "c"], (b"wxy",)), second.id: (["d"], (b"z",))} == {
+        one.peer: (_ids(one), one.frames) for one in out
     }
 
 
@@ -182,8 +214,8 @@ def _ids(out: Outgoing) -> list[str]:
 # ---- a producer --------------------------------------------------------------------------------
 
 
-def said(commands: list[Command]) -> list[tuple[FromPeer, Payload | None]]:
-    return [(c.message, c.payload) for c in commands if isinstance(c, Transmit)]
+def said(commands: list[Command]) -> list[tuple[FromPeer, Frames]]:
+    return [(c.message, c.frames) for c in commands if isinstance(c, Transmit)]
 
 
 def producer_core(version: str = "1.1") -> ProducerCore:
@@ -205,11 +237,11 @@ def test_what_was_kept_is_sent_together_as_far_as_credit_goes() -> None:
     """A streamer publishes some records, and then polls."""
     core = producer_core()
     assert not keep(core, "a", "b", "c")
-    assert [(Want("s", 1, 1, 10, 5000, BIG), None)] == said(core.advance(0))
+    assert [(Want("s", 1, 1, 10, 5000, BIG), ())] == said(core.advance(0))
     assert [
-        (PublishPack("s", 2, pack("a", "b", size=10)), b"a.........b........."),
+        (PublishPack("s", 2, pack("a", "b", size=10)), (b"a.........b.........",)),
     ] == said(core.receive(Grant("s", 2, 2, 100), 0))  # fmt: skip
-    assert [(Publish("s", 4, "c", 1, "", {}), b"c.........")] == said(
+    assert [(Publish("s", 4, "c", 1, "", {}), (b"c.........",))] == said(
         core.receive(Grant("s", 3, 1, 10), 0)
     )
     assert [Confirmed(["b", "c"])] == core.receive(Confirm("s", 4, (3, 4)), 0)
@@ -237,21 +269,33 @@ def test_pack_that_was_not_confirmed_is_published_again() -> None:
     now = core.next_deadline_ns() or 0
     assert isinstance(core.advance(now)[0], Reconnect)
     core.receive(Welcome("t", 1, "1.1", 1000, 5000, BIG), now)
-    assert [(PublishPack("t", 2, pack("a", "b", size=10)), b"a.........b.........")] == said(
+    assert [(PublishPack("t", 2, pack("a", "b", size=10)), (b"a.........b.........",))] == said(
         core.receive(Grant("t", 2, 10, 100), now)
     )
 
 
-def test_large_message_is_sent_at_once_and_alone() -> None:
-    """A batch of a usual size: to pack it is to copy it."""
+def test_message_larger_than_a_pack_is_sent_at_once_and_alone() -> None:
+    """A batch of many records, and single ones before it."""
     core = producer_core()
-    assert keep(core, "large", size=PACKED_BYTES_MAX + 1)
+    assert keep(core, "large", size=PACK_BYTES_MAX + 1)
     core.flush(0)
-    core.receive(Grant("s", 2, 100, 2**20), 0)
+    core.receive(Grant("s", 2, 100, 2**22), 0)
     keep(core, "a", "b")
-    assert keep(core, "larger", size=PACKED_BYTES_MAX + 1)
-    kinds = [type(message) for message, _ in said(core.flush(0))]
-    assert [Want, PublishPack, Want, Publish] == kinds
+    assert keep(core, "larger", size=PACK_BYTES_MAX + 1)
+    sent = said(core.flush(0))
+    assert [Want, PublishPack, Want, Publish] == [type(message) for message, _ in sent]
+
+
+def test_large_messages_are_sent_together_uncopied() -> None:
+    """A streamer that catches up sends batches of a hundred kilobytes."""
+    core = producer_core()
+    payloads = [bytes([n]) * 100_000 for n in range(3)]
+    for n, payload in enumerate(payloads):
+        core.keep(f"{n}", 1, payload, key="", metadata={})
+    core.flush(0)
+    ((message, frames),) = said(core.receive(Grant("s", 2, 100, 2**20), 0))
+    assert isinstance(message, PublishPack)
+    assert list(map(id, payloads)) == list(map(id, frames))
 
 
 def test_messages_fill_a_pack_and_no_more() -> None:
@@ -271,7 +315,7 @@ def test_message_without_a_payload_is_sent_too() -> None:
     """An empty message has labels to carry."""
     core = producer_core()
     core.keep("e", 1, b"", key="", metadata={})
-    assert [(Want("s", 1, 1, 0, 5000, BIG), None)] == said(core.advance(0))
+    assert [(Want("s", 1, 1, 0, 5000, BIG), ())] == said(core.advance(0))
 
 
 # ---- a consumer --------------------------------------------------------------------------------
@@ -281,7 +325,7 @@ def consumer_core() -> ConsumerCore:
     core = ConsumerCore("me", credit_records=100, credit_bytes=1000, seed=1)
     core.advance(0)
     assert [Transmit(Credit("s", 1, 100, 1000))] == core.receive(
-        Welcome("s", 1, "1.1", 1000, 50, 500), None, 0
+        Welcome("s", 1, "1.1", 1000, 50, 500), (), 0
     )
     return core
 
@@ -291,7 +335,7 @@ def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
     core = consumer_core()
     messages = (*pack("a", size=2), *pack("b", size=0), *pack("c"))
     message = DeliverPack("s", 2, 30_000, (Lent(7, 2, 1), Lent(9, 1, 3)), messages)
-    first, second, third = core.receive(message, memoryview(b"xyz"), 0)
+    first, second, third = core.receive(message, (memoryview(b"xyz"),), 0)
     assert isinstance(first, Delivery)
     assert isinstance(second, Delivery)
     assert isinstance(third, Delivery)
@@ -300,15 +344,27 @@ def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
     ]
     assert 3 == core.stats().held_messages
     assert [Transmit(Settle("s", 2, (Settlement(8, "ok"),)))] == core.settle([second], "ok", "", 0)
-    assert [] == core.receive(Ping("s", 5), None, 0)
+    assert [] == core.receive(Ping("s", 5), (), 0)
     assert "s" == core.session.token
 
 
-@pytest.mark.parametrize("payload", [None, b"x", b"xyz"])
-def test_pack_whose_payload_is_not_whole_ends_the_session(payload: bytes | None) -> None:
+def test_message_alone_in_its_frame_is_given_uncopied() -> None:
+    """A collector gets large batches; what libzmq received is what it parses."""
+    core = consumer_core()
+    messages = (*pack("a", size=3), *pack("b"), *pack("c"))
+    message = DeliverPack("s", 2, 30_000, (Lent(7, 3, 1),), messages)
+    large = memoryview(b"aaa")
+    first, *rest = core.receive(message, (large, b"xy"), 0)
+    assert isinstance(first, Delivery)
+    assert first.payload is large
+    assert [b"x", b"y"] == [d.payload for d in rest if isinstance(d, Delivery)]
+
+
+@pytest.mark.parametrize("frames", [(), (b"x",), (b"xyz",), (b"x", b""), (b"x", b"y", b"z")])
+def test_pack_whose_payload_is_not_whole_ends_the_session(frames: Frames) -> None:
     """A broker of another make: to guess where a message ends would be to make up records."""
     core = consumer_core()
     message = DeliverPack("s", 2, 30_000, (Lent(7, 2, 1),), pack("a", "b"))
-    assert [] == core.receive(message, payload, 0)
+    assert [] == core.receive(message, frames, 0)
     assert "" == core.session.token
     assert "not whole" in core.session.fault

@@ -63,7 +63,7 @@ def test_message_waits_for_credit_and_leaves_with_the_grant() -> None:
     producer = _Producer()
     assert [Want("s", 1, 3, 10, 100, 1000)] == producer.publish("a", 3)
     publish = Publish("s", 2, "a", 3, "k", {"a": "b"})
-    assert [Transmit(publish, b"x" * 10)] == producer.hear(Grant("s", 2, 3, 10))
+    assert [Transmit(publish, (b"x" * 10,))] == producer.hear(Grant("s", 2, 3, 10))
     assert ProducerStats(0, 1, 3, 10, 0, 0, 1) == producer.core.stats()
     assert [Confirmed(["a"])] == producer.hear(Confirm("s", 3, (2,)))
     assert ProducerStats(0, 0, 0, 0, 0, 0, 1) == producer.core.stats()

@@ -22,7 +22,6 @@ from telemq.protocol import (
     PACK_BYTES_MAX,
     PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
-    PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
     SILENT_BEATS,
     VERSION,
@@ -67,7 +66,7 @@ settlements = st.lists(
     st.builds(Settlement, positive, st.sampled_from(["ok", "retry", "bury"]), text, positive),
     max_size=5,
 ).map(tuple)
-small = st.integers(0, PACKED_BYTES_MAX)
+small = st.integers(0, PACK_BYTES_MAX)
 packed = st.lists(
     st.builds(Packed, name, positive, small, text, metadata), min_size=1, max_size=4
 ).map(tuple)
@@ -273,10 +272,8 @@ def test_document_and_code_have_the_same_numbers() -> None:
         fields = {f.name: f.type for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         assert most == fields[field].max_length
     assert "the reason (at most 1,000 characters)" in DOCUMENT
-    assert f"At most {PACK_MESSAGES_MAX:,} messages, and 256 KiB of payload" in DOCUMENT
-    assert 256 * 1024 == PACK_BYTES_MAX
-    assert "more than 128 KiB of payload travels alone" in DOCUMENT
-    assert 128 * 1024 == PACKED_BYTES_MAX
+    assert f"At most {PACK_MESSAGES_MAX:,} messages, and 1 MiB of payload" in DOCUMENT
+    assert 1024 * 1024 == PACK_BYTES_MAX
     assert f"control frame of a producer's PACK is at most {PACK_CONTROL_BYTES_MAX:,} bytes" in (
         DOCUMENT
     )

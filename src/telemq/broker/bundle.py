@@ -1,7 +1,7 @@
 """What arrived together, held as one.
 
 To queue, lend and settle a thousand small messages one by one costs a broker more than to carry
-them. So what came in one PACK is a *bundle*: it waits, is lent and is settled as one, and what its
+them. So what came in one frame is a *bundle*: it waits, is lent and is settled as one, and what its
 messages share is kept once. A message that came alone is a bundle of one. A bundle is cut in two
 where its messages are to be treated differently: a consumer has room for some of them only, or
 settles some of them. It is never joined again::

@@ -11,7 +11,7 @@ give the same answers, byte for byte. There is one door for each kind of event (
                  '---------'-- attempts at the limit, or bury: dead, delivered as a dead letter
                                until a consumer has kept it; then CONFIRM, too
 
-Small messages that arrived together are held as one (`bundle`) and cut apart where that matters;
+Messages that arrived together are held as one (`bundle`) and cut apart where that matters;
 what is said here of a message is true of each of them.
 
 Promises, each checked by `check()` or by a property of its own (tests/property):
@@ -58,10 +58,10 @@ from telemq.protocol import (
     Confirm,
     Credit,
     Error,
+    Frames,
     FromPeer,
     Grant,
     Hello,
-    Payload,
     Ping,
     Publish,
     PublishPack,
@@ -105,15 +105,13 @@ class BrokerCore:
 
     # ---- the doors -------------------------------------------------------------------------
 
-    def receive(
-        self, id: PeerId, message: FromPeer, payload: Payload | None, now_ns: int
-    ) -> list[Outgoing]:
+    def receive(self, id: PeerId, message: FromPeer, frames: Frames, now_ns: int) -> list[Outgoing]:
         """Take in one message of a peer.
 
         Args:
             id: where it came from.
             message: its control frame.
-            payload: its payload frame, if it had one.
+            frames: its payload frames.
             now_ns: the moment, monotonic; going back is taken for standing still.
         """
         self._now = max(now_ns, self._now)
@@ -123,7 +121,7 @@ class BrokerCore:
             elif isinstance(message, Hello):
                 self._hello(id, message)
             else:
-                self._dispatch(id, message, payload)
+                self._dispatch(id, message, frames)
         except RemoteProtocolError as error:
             self._refuse(id, message.session, error)
         return self._settle_up()
@@ -244,7 +242,7 @@ class BrokerCore:
         )
         self._out.append(Outgoing(id, welcome))
 
-    def _dispatch(self, id: PeerId, message: FromPeer, payload: Payload | None) -> None:
+    def _dispatch(self, id: PeerId, message: FromPeer, frames: Frames) -> None:
         peer = self._peers.at(id)
         if peer is None:
             raise RemoteProtocolError("no_session", "say HELLO first")
@@ -261,7 +259,7 @@ class BrokerCore:
         if isinstance(message, Bye):
             self._end(peer, "its consumer left")
         elif isinstance(peer, Producer):
-            self._from_producer(peer, message, payload)
+            self._from_producer(peer, message, frames)
         elif isinstance(peer, Consumer):
             self._from_consumer(peer, message)
 
@@ -283,14 +281,12 @@ class BrokerCore:
 
     # ---- producers -------------------------------------------------------------------------
 
-    def _from_producer(
-        self, producer: Producer, message: FromPeer, payload: Payload | None
-    ) -> None:
+    def _from_producer(self, producer: Producer, message: FromPeer, frames: Frames) -> None:
         match message:
             case Publish():
-                self._intake.publish(producer, message, payload or b"", self._now)
+                self._intake.publish(producer, message, frames, self._now)
             case PublishPack():
-                self._intake.publish_pack(producer, message, payload or b"", self._now)
+                self._intake.publish_pack(producer, message, frames, self._now)
             case Want():
                 self._credits.want(producer, message)
             case Return():

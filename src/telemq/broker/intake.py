@@ -1,8 +1,8 @@
 """What producers hand over, taken in: checked, paid for from their credit, and queued.
 
-What comes in one PACK becomes one bundle, whole or not at all. Only if an id in it is held already,
-or there twice, its messages are taken in one by one: such a message is not queued a second time,
-but its confirm goes to whoever published it last.
+A PACK is taken in whole or not at all; each of its frames becomes a bundle. Only if an id in one is
+held already, or there twice, its messages are taken in one by one: such a message is not queued a
+second time, but its confirm goes to whoever published it last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerTable, Producer
 from telemq.broker.stats import Counters
 from telemq.errors import RemoteProtocolError
-from telemq.protocol import PACK_BYTES_MAX, Packed, Payload, Publish, PublishPack
+from telemq.frames import split
+from telemq.protocol import PACK_BYTES_MAX, Frames, Packed, Payload, Publish, PublishPack
 
 __all__ = ["Intake"]
 
@@ -48,12 +49,13 @@ class Intake:
         self._counters = counters
         self.place = 0
 
-    def publish(self, producer: Producer, publish: Publish, payload: Payload, now_ns: int) -> None:
-        """Take in one message.
+    def publish(self, producer: Producer, publish: Publish, frames: Frames, now_ns: int) -> None:
+        """Take in one message, with one payload frame or none.
 
         Raises:
             RemoteProtocolError: it is too large, or not paid for.
         """
+        payload = frames[0] if frames else b""
         size_bytes = len(payload)
         self._check_size(publish.records, size_bytes)
         self._credits.take(producer, publish.records, size_bytes, "published")
@@ -71,12 +73,12 @@ class Intake:
         self._take_in_one(producer, bundle)
 
     def publish_pack(
-        self, producer: Producer, pack: PublishPack, payload: Payload, now_ns: int
+        self, producer: Producer, pack: PublishPack, frames: Frames, now_ns: int
     ) -> None:
         """Take in a pack, whole or not at all.
 
         Raises:
-            RemoteProtocolError: a message is too large, all are not paid for, or the payload is not
+            RemoteProtocolError: a message is too large, all are not paid for, or the frames are not
                 as long as they are.
         """
         messages = pack.messages
@@ -85,22 +87,29 @@ class Intake:
         if records > self._limits.largest_records or size_bytes > self._limits.largest_bytes:
             for packed in messages:
                 self._check_size(packed.records, packed.bytes)
-        _check_whole(size_bytes, len(payload))
+        parts = _parts(messages, size_bytes, frames)
         self._credits.take(producer, records, size_bytes, "published")
-        bundle = Bundle(
-            messages,
-            payload,
-            records,
-            size_bytes,
-            self.place + 1,
-            now_ns,
-            producer.session,
-            pack.number,
-        )
-        self._take_in(producer, bundle)
+        number = pack.number
+        for part, payload in parts:
+            if len(parts) > 1:
+                records = sum([packed.records for packed in part])
+            bundle = Bundle(
+                part,
+                payload,
+                records,
+                len(payload),
+                self.place + 1,
+                now_ns,
+                producer.session,
+                number,
+            )
+            number += len(part)
+            self._take_in(producer, bundle)
 
     def _take_in(self, producer: Producer, bundle: Bundle) -> None:
-        if not self._add(producer, bundle):
+        if len(bundle.messages) == 1:
+            self._take_in_one(producer, bundle)
+        elif not self._add(producer, bundle):
             self._take_in_singly(producer, bundle)
 
     def _take_in_singly(self, producer: Producer, bundle: Bundle) -> None:
@@ -153,11 +162,14 @@ class Intake:
             )
 
 
-def _check_whole(size_bytes: int, payload_bytes: int) -> None:
-    """Refuse a pack whose payload is not as long as its messages, or too long for a DELIVER's."""
-    if size_bytes != payload_bytes or size_bytes > PACK_BYTES_MAX:
-        raise RemoteProtocolError(
-            "bad_message",
-            f"the messages of a PACK have {size_bytes} bytes, its payload {payload_bytes}; "
-            f"{PACK_BYTES_MAX} are the limit",
-        )
+def _parts(
+    messages: tuple[Packed, ...], size_bytes: int, frames: Frames
+) -> list[tuple[tuple[Packed, ...], Payload]]:
+    """Give the messages of each frame; refuse a pack that is not whole, or too long."""
+    if size_bytes > PACK_BYTES_MAX:
+        detail = f"the messages of a PACK have {size_bytes} bytes; {PACK_BYTES_MAX} are the limit"
+        raise RemoteProtocolError("bad_message", detail)
+    try:
+        return split(messages, frames)
+    except ValueError as error:
+        raise RemoteProtocolError("bad_message", str(error)) from error

@@ -99,7 +99,10 @@ class _Singly(Intake):
         self._core = core
 
     def _take_in(self, producer: Producer, bundle: Bundle) -> None:
-        self._take_in_singly(producer, bundle)
+        if len(bundle.messages) == 1:
+            self._take_in_one(producer, bundle)
+        else:
+            self._take_in_singly(producer, bundle)
 
     def _claim_again(self, producer: Producer, id: str, number: int) -> Bundle:
         bundle = super()._claim_again(producer, id, number)

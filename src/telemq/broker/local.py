@@ -109,7 +109,7 @@ class LocalPeers:
         for command in commands:
             match command:
                 case Transmit():
-                    out += self._broker.receive(peer.id, command.message, command.payload, now_ns)
+                    out += self._broker.receive(peer.id, command.message, command.frames, now_ns)
                 case Confirmed() | Delivery():
                     peer.results.append(command)
                 case _:  # Reconnect: there is no connection to make
@@ -123,7 +123,7 @@ class LocalPeers:
             return []
         peer.heard[peer] = None
         if isinstance(peer.core, ConsumerCore):
-            return self.do(peer, peer.core.receive(out.message, out.payload, now_ns), now_ns)
+            return self.do(peer, peer.core.receive(out.message, out.frames, now_ns), now_ns)
         return self.do(peer, peer.core.receive(out.message, now_ns), now_ns)
 
     def speak(self, now_ns: int) -> list[Outgoing]:

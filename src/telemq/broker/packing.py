@@ -1,7 +1,7 @@
 """PACKs for consumers: what is lent to one of them in one event travels together.
 
 A bundle travels as it came, its payload in one piece. Several are put together, as far as they fit
-into one PACK; that is to copy, so a large message travels alone, and so does a dead letter.
+into one PACK; a dead letter travels alone.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from itertools import chain
 
 from telemq.broker.lease import Lease
 from telemq.broker.peers import Consumer, Outgoing
+from telemq.frames import join
 from telemq.protocol import (
     PACK_BYTES_MAX,
     PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
-    PACKED_BYTES_MAX,
     Deliver,
     DeliverPack,
     Lent,
@@ -61,14 +61,13 @@ class Packing:
         self._messages = self._bytes = 0
 
     def offer(self, lease: Lease) -> bool:
-        """Add a lease if its messages fit; a large one, or a dead letter, travels alone."""
+        """Add a lease if its messages fit; a dead letter does not."""
         bundle = lease.bundle
         messages = self._messages + len(bundle.messages)
         size_bytes = self._bytes + bundle.size_bytes
         if (
             not self._consumer.packs
             or bundle.dead
-            or (bundle.size_bytes > PACKED_BYTES_MAX and len(bundle.messages) == 1)
             or size_bytes > PACK_BYTES_MAX
             or messages > PACK_MESSAGES_MAX
         ):
@@ -87,10 +86,9 @@ class Packing:
 
 def _together(leases: list[Lease], number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
     consumer, bundles = leases[0].consumer, [lease.bundle for lease in leases]
-    messages, payload = bundles[0].messages, bundles[0].payload
+    messages = bundles[0].messages
     if len(bundles) > 1:
         messages = tuple(chain.from_iterable([bundle.messages for bundle in bundles]))
-        payload = b"".join([bundle.payload for bundle in bundles])
         # What came as one PACK goes as one; several may have longer labels than one may have.
         if len(encode(messages)) + _LENT_BYTES * len(leases) > PACK_CONTROL_BYTES_MAX:
             half = len(leases) // 2
@@ -102,7 +100,7 @@ def _together(leases: list[Lease], number: _Numbers, lease_ms: int) -> Iterator[
         return
     first = number(consumer, len(messages))
     pack = DeliverPack(consumer.session, first, lease_ms, _lent(leases), messages)
-    yield Outgoing(consumer.id, pack, payload)
+    yield Outgoing(consumer.id, pack, join([bundle.payload for bundle in bundles]))
 
 
 def _lent(leases: list[Lease]) -> tuple[Lent, ...]:
@@ -132,4 +130,4 @@ def _alone(lease: Lease, number: _Numbers, lease_ms: int) -> Outgoing:
         message.metadata,
         bundle.dead,
     )
-    return Outgoing(consumer.id, deliver, bundle.payload)
+    return Outgoing(consumer.id, deliver, (bundle.payload,))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from telemq.broker.bundle import Bundle
 from telemq.broker.lease import Lease
 from telemq.broker.stats import PeerStats
-from telemq.protocol import FromBroker, Payload, Role, Want
+from telemq.protocol import Frames, FromBroker, Role, Want
 
 __all__ = ["Consumer", "Outgoing", "Peer", "PeerId", "PeerTable", "Producer"]
 
@@ -43,12 +43,12 @@ class Outgoing(NamedTuple):
     Attributes:
         peer: to whom.
         message: the control frame.
-        payload: the payload frame of DELIVER, else None.
+        frames: the payload frames, of DELIVER and PACK.
     """
 
     peer: PeerId
     message: FromBroker
-    payload: Payload | None = None
+    frames: Frames = ()
 
 
 @dataclass(slots=True, eq=False)

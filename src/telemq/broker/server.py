@@ -174,7 +174,7 @@ class BrokerServer:
             except RemoteProtocolError as error:
                 self._send(self.core.refuse(arrival.peer, error, now_ns))
             else:
-                self._send(self.core.receive(arrival.peer, message, arrival.payload, now_ns))
+                self._send(self.core.receive(arrival.peer, message, arrival.frames, now_ns))
         return count
 
     def _send(self, outgoing: list[Outgoing]) -> None:
@@ -188,7 +188,7 @@ class BrokerServer:
                 continue
             if isinstance(out.message, Welcome | Error):
                 self._note(out)
-            if not self._routers.send(out.peer, encode(out.message), out.payload):
+            if not self._routers.send(out.peer, encode(out.message), out.frames):
                 pending += self.core.peer_lost(out.peer, monotonic_ns())
 
     def _note(self, out: Outgoing) -> None:

@@ -15,12 +15,20 @@ import zmq
 
 from telemq.broker.door import Door
 from telemq.broker.peers import PeerId
-from telemq.client.payload import send_payload
+from telemq.client.payload import send_frames
 from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
 from telemq.health import LOOPBACK
 from telemq.keys import KeyDirectory
-from telemq.protocol import PACK_BYTES_MAX, FromPeer, Payload, Role, decode_from_peer
+from telemq.protocol import (
+    PACK_BYTES_MAX,
+    Frames,
+    FromPeer,
+    Payload,
+    PublishPack,
+    Role,
+    decode_from_peer,
+)
 from telemq.settings import BrokerSettings
 
 __all__ = ["Arrival", "Routers"]
@@ -38,14 +46,12 @@ class Arrival(NamedTuple):
     Attributes:
         peer: where it came from.
         control: the control frame.
-        payload: the payload frame, or None.
-        frames: how many frames there were, without the routing id.
+        frames: the payload frames.
     """
 
     peer: PeerId
     control: bytes
-    payload: Payload | None
-    frames: int
+    frames: Frames
 
     def decode(self) -> FromPeer:
         """Read the control frame.
@@ -53,15 +59,16 @@ class Arrival(NamedTuple):
         Raises:
             RemoteProtocolError: it is not a message of the protocol.
         """
-        if self.frames not in (1, 2):
-            detail = f"{self.frames} frames; a message has one, PUBLISH has two"
-            raise RemoteProtocolError("bad_message", detail)
         # Those that libzmq gives begin with a zero, and nobody else knows them. One that a peer
         # chose could be taken by another, whom libzmq would then leave without any answer.
         if self.peer.route[:1] != b"\0":
             detail = "the socket has a routing id of its own choice; leave it unset"
             raise RemoteProtocolError("bad_message", detail)
-        return decode_from_peer(self.control)
+        message = decode_from_peer(self.control)
+        if len(self.frames) > 1 and not isinstance(message, PublishPack):
+            detail = f"{1 + len(self.frames)} frames; a message has one, PUBLISH two, PACK more"
+            raise RemoteProtocolError("bad_message", detail)
+        return message
 
 
 class Routers:
@@ -160,16 +167,12 @@ class Routers:
             if door is None or door.admits(arrival.peer):
                 yield arrival
 
-    def send(self, peer: PeerId, control: bytes, payload: Payload | None) -> bool:
+    def send(self, peer: PeerId, control: bytes, frames: Frames) -> bool:
         """Send one message; tell whether the peer could be reached."""
         router = self._sockets[peer.role]
         try:
             router.send(peer.route, _NOBLOCK | _SNDMORE)
-            if payload is None:
-                router.send(control, _NOBLOCK)
-                return True
-            router.send(control, _NOBLOCK | _SNDMORE)
-            send_payload(router, payload)
+            send_frames(router, control, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -196,10 +199,8 @@ def _receive(role: Role, router: zmq.Socket[bytes], *, has_keys: bool) -> Arriva
     # Behind the routing id there always is a frame. Whether there is another, a frame knows; to ask
     # the socket took more time than all the rest.
     frame = router.recv(_NOBLOCK, copy=False)
-    control, payload, frames = frame.bytes, None, 1
+    control, frames = frame.bytes, list[Payload]()
     while frame.more:
         frame = router.recv(_NOBLOCK, copy=False)
-        frames += 1
-        if frames == 2:
-            payload = frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes
-    return Arrival(peer, control, payload, frames)
+        frames.append(frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes)
+    return Arrival(peer, control, tuple(frames))

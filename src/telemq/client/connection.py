@@ -16,21 +16,21 @@ import zmq
 
 from telemq.client.consumer import ConsumerCore
 from telemq.client.handshake import Handshake, use_keys
-from telemq.client.payload import send_payload
+from telemq.client.payload import send_frames
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
 from telemq.keys import LinkKeys
 from telemq.log import get
-from telemq.protocol import Payload, decode_from_broker, encode
+from telemq.protocol import Frames, Payload, decode_from_broker, encode
 
 __all__ = ["Connection"]
 
 #: Messages taken in by one `poll` before the owner has its turn.
 _BURST = 1000
 #: int, because or-ing flag enums costs more than the rest of a call.
-_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_NOBLOCK = int(zmq.NOBLOCK)
 #: A payload from here on is received without a copy; below, the bookkeeping costs more.
 _COPY_BYTES_MAX = 32_768
 #: How long `close` waits for BYE and the last SETTLE to leave.
@@ -163,20 +163,20 @@ class Connection:
                 frame = link.recv(_NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            control, payload = frame.bytes, None
+            control, frames = frame.bytes, list[Payload]()
             while frame.more:
                 frame = link.recv(_NOBLOCK, copy=False)
-                payload = frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes
-            self._run(self._receive(control, payload))
+                frames.append(frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes)
+            self._run(self._receive(control, tuple(frames)))
 
-    def _receive(self, control: bytes, payload: Payload | None) -> list[Command]:
+    def _receive(self, control: bytes, frames: Frames) -> list[Command]:
         try:
             message = decode_from_broker(control)
         except RemoteProtocolError as error:
             self._log.warning("message from broker not understood", detail=error.detail)
             return []
         if isinstance(self._core, ConsumerCore):
-            return self._core.receive(message, payload, monotonic_ns())
+            return self._core.receive(message, frames, monotonic_ns())
         return self._core.receive(message, monotonic_ns())
 
     def _run(self, commands: list[Command]) -> None:
@@ -195,12 +195,7 @@ class Connection:
     def _send(self, command: Transmit) -> None:
         if self._socket is None:
             return
-        control = encode(command.message)
-        if command.payload is None:
-            self._socket.send(control, _NOBLOCK)
-            return
-        self._socket.send(control, _NOBLOCK | _SNDMORE)
-        send_payload(self._socket, command.payload)
+        send_frames(self._socket, encode(command.message), command.frames)
 
     def _reconnect(self) -> None:
         self._disconnect(0)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from telemq.client.session import Command, Delivery, Lost, Session, Transmit
+from telemq.frames import split
 from telemq.protocol import (
     LEASES_MAX,
     Credit,
     Deliver,
     DeliverPack,
+    Frames,
     FromBroker,
     Payload,
     Renew,
@@ -59,7 +61,7 @@ class ConsumerCore:
         self._held: dict[int, Delivery] = {}
         self._sessions = 0
 
-    def receive(self, message: FromBroker, payload: Payload | None, now_ns: int) -> list[Command]:
+    def receive(self, message: FromBroker, frames: Frames, now_ns: int) -> list[Command]:
         """Take in one message of the broker."""
         had = self.session.token
         acts = self.session.accept(message, now_ns)
@@ -79,30 +81,29 @@ class ConsumerCore:
                     message.records,
                     message.key,
                     message.metadata,
-                    b"" if payload is None else payload,
+                    frames[0] if frames else b"",
                     message.attempt,
                     message.dead,
                 )
                 self._held[message.lease] = delivery
                 return [delivery]
             case DeliverPack():
-                return self._unpack(message, b"" if payload is None else payload, now_ns)
+                return self._unpack(message, frames, now_ns)
             case _:
                 return []
 
-    def _unpack(self, pack: DeliverPack, payload: Payload, now_ns: int) -> list[Command]:
-        session, lease_ms, held = pack.session, pack.lease_ms, self._held
-        messages, deliveries = iter(pack.messages), list[Command]()
-        if not _is_whole(pack, payload):
+    def _unpack(self, pack: DeliverPack, frames: Frames, now_ns: int) -> list[Command]:
+        try:
+            payloads = _payloads(pack, frames)
+        except ValueError as error:
             had = self.session.token
-            self.session.turned_away("the broker sent a PACK whose payload is not whole", now_ns)
+            self.session.turned_away(f"the broker sent a PACK that is not whole: {error}", now_ns)
             return self._lose(had)
-        # Each gets a copy: a view would keep the whole pack in memory for as long as one is held.
-        payload, at = bytes(payload), 0
+        session, lease_ms, held = pack.session, pack.lease_ms, self._held
+        carried, deliveries = zip(pack.messages, payloads, strict=True), list[Command]()
         for lent in pack.lent:
             leases, attempt = range(lent.lease, lent.lease + lent.count), lent.attempt
-            for lease, message in zip(leases, messages, strict=False):
-                end = at + message.bytes
+            for lease, (message, payload) in zip(leases, carried, strict=False):
                 delivery = held[lease] = Delivery(
                     session,
                     lease,
@@ -111,11 +112,10 @@ class ConsumerCore:
                     message.records,
                     message.key,
                     message.metadata,
-                    payload[at:end],
+                    payload,
                     attempt,
                     "",
                 )
-                at = end
                 deliveries.append(delivery)
         return deliveries
 
@@ -210,11 +210,26 @@ class ConsumerCore:
         return [Transmit(credit)]
 
 
-def _is_whole(pack: DeliverPack, payload: Payload) -> bool:
-    """Tell whether a pack has all its messages, no byte more, and a lease for each."""
-    size_bytes = sum([message.bytes for message in pack.messages])
+def _payloads(pack: DeliverPack, frames: Frames) -> list[Payload]:
+    """Give the payload of each message of a pack.
+
+    Raises:
+        ValueError: it has not all its messages, or a byte more, or not a lease for each.
+    """
     leases = sum([lent.count for lent in pack.lent])
-    return size_bytes == len(payload) and leases == len(pack.messages)
+    if leases != len(pack.messages):
+        raise ValueError(f"{leases} leases for {len(pack.messages)} messages")
+    payloads: list[Payload] = []
+    for messages, frame in split(pack.messages, frames):
+        if len(messages) == 1:
+            payloads.append(frame)
+            continue
+        # Each gets a copy: a view would keep the whole frame in memory for as long as one is held.
+        joined, at = bytes(frame), 0
+        for message in messages:
+            payloads.append(joined[at : at + message.bytes])
+            at += message.bytes
+    return payloads
 
 
 def _in_a_row(leases: list[int]) -> list[tuple[int, int]]:

@@ -6,20 +6,20 @@ from typing import Any
 
 import zmq
 
-from telemq.protocol import Payload
+from telemq.protocol import Frames, Payload
 
-__all__ = ["send_payload"]
+__all__ = ["send_frames"]
 
 #: int, because or-ing flag enums costs more than the rest of a call.
-_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
 #: Memory of ours from here on is handed over without a copy. pyzmq has a thread for that, which
 #: wakes for each message once libzmq is done with it; up to a full PACK, to copy is cheaper: a
 #: producer's CPU s a million fell from 0.30 to 0.26 at 256 records a message, 2.47 to 2.30 at one.
 _COPY_BYTES_MAX = 262_144
 
 
-def send_payload(socket: zmq.Socket[Any], payload: Payload) -> None:
-    """Send the last frame of a message, without blocking.
+def send_frames(socket: zmq.Socket[Any], control: bytes, frames: Frames) -> None:
+    """Send a message, or all of it but its address, without blocking.
 
     A payload that is a frame as it was received is shared with libzmq, whatever its size: nothing
     is copied on the way through a broker.
@@ -27,9 +27,19 @@ def send_payload(socket: zmq.Socket[Any], payload: Payload) -> None:
     Raises:
         zmq.ZMQError: as `zmq.Socket.send` does.
     """
+    if not frames:
+        socket.send(control, _NOBLOCK)
+        return
+    socket.send(control, _NOBLOCK | _SNDMORE)
+    for payload in frames[:-1]:
+        _send(socket, payload, _NOBLOCK | _SNDMORE)
+    _send(socket, frames[-1], _NOBLOCK)
+
+
+def _send(socket: zmq.Socket[Any], payload: Payload, flags: int) -> None:
     if isinstance(payload, memoryview):
         frame = payload.obj
         if isinstance(frame, zmq.Frame) and payload.nbytes == len(frame):
-            socket.send(frame, _NOBLOCK, copy=False)
+            socket.send(frame, flags, copy=False)
             return
-    socket.send(payload, _NOBLOCK, copy=len(payload) <= _COPY_BYTES_MAX)
+    socket.send(payload, flags, copy=len(payload) <= _COPY_BYTES_MAX)

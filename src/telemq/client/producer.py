@@ -15,12 +15,12 @@ import msgspec
 
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
+from telemq.frames import join
 from telemq.protocol import (
     INTEGER_MAX,
     PACK_BYTES_MAX,
     PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
-    PACKED_BYTES_MAX,
     PUBLISH_BYTES_MAX,
     Confirm,
     FromBroker,
@@ -39,9 +39,9 @@ __all__ = ["ProducerCore", "ProducerStats"]
 
 #: Credit that was not used for this long goes back; docs/protocol.md, Producers.
 _IDLE_NS = 100_000_000
-#: Bytes that wait for a flush from which on it is time for one: as many as make a broker's thread
-#: idle while the kernel copies.
-_FLUSH_BYTES = 131_072
+#: What waits for a flush, from which on it is time for one: as much as makes a broker's thread idle
+#: while the kernel copies.
+_FLUSH_MESSAGES, _FLUSH_BYTES = 256, 262_144
 #: Most bytes of a message's line in a PACK beside its labels, and of a character that is escaped.
 _LINE_BYTES, _ESCAPED = 40, 6
 #: Most bytes of the lines of a PACK.
@@ -108,7 +108,7 @@ class ProducerCore:
         self._largest_records = self._largest_bytes = INTEGER_MAX
         self._used_ns = 0
         self._sessions = 0
-        self._fresh_bytes = 0
+        self._fresh = self._fresh_bytes = 0
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -161,8 +161,9 @@ class ProducerCore:
         self._waiting.append(kept)
         self._records += records
         self._bytes += size_bytes
-        self._fresh_bytes += size_bytes + label_bytes
-        return self._fresh_bytes >= _FLUSH_BYTES or size_bytes > PACKED_BYTES_MAX
+        self._fresh_bytes += size_bytes
+        self._fresh += 1
+        return self._fresh >= _FLUSH_MESSAGES or self._fresh_bytes >= _FLUSH_BYTES
 
     def forget(self, id: str) -> None:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
@@ -213,7 +214,7 @@ class ProducerCore:
             self._unsend()
         if self._idle_end_ns() is not None and now_ns >= self._used_ns + _IDLE_NS:
             commands += self._give_back(now_ns)
-        if self._fresh_bytes:
+        if self._fresh:
             commands += self.flush(now_ns)
         return commands
 
@@ -262,7 +263,7 @@ class ProducerCore:
     def flush(self, now_ns: int) -> list[Command]:
         """Send what waits, as far as credit goes; small messages together."""
         commands: list[Command] = []
-        self._fresh_bytes = 0
+        self._fresh = self._fresh_bytes = 0
         if not self.session.token:
             return commands
         while self._waiting:
@@ -300,8 +301,7 @@ class ProducerCore:
         batch: list[_Kept] = []
         records, size_bytes = self._credit_records, min(self._credit_bytes, PACK_BYTES_MAX)
         label_bytes = _PACK_LABEL_BYTES_MAX
-        most_records = self._least_records
-        most_bytes = min(self._least_bytes, PACKED_BYTES_MAX)
+        most_records, most_bytes = self._least_records, self._least_bytes
         for kept in islice(self._waiting, PACK_MESSAGES_MAX):
             packed = kept.packed
             records -= packed.records
@@ -379,9 +379,9 @@ def _transmit(token: str, number: int, batch: list[_Kept]) -> Transmit:
     if len(batch) == 1:
         head = batch[0].packed
         publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
-        return Transmit(publish, batch[0].payload)
+        return Transmit(publish, (batch[0].payload,))
     pack = PublishPack(token, number, tuple([kept.packed for kept in batch]))
-    return Transmit(pack, b"".join([kept.payload for kept in batch]))
+    return Transmit(pack, join([kept.payload for kept in batch]))
 
 
 def _is_half(need: int, least: int) -> bool:

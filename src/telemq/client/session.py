@@ -28,6 +28,7 @@ from telemq.protocol import (
     Bye,
     DeliverPack,
     Error,
+    Frames,
     FromBroker,
     FromPeer,
     Hello,
@@ -52,7 +53,7 @@ class Transmit:
     """Send this over the current connection."""
 
     message: FromPeer
-    payload: Payload | None = None
+    frames: Frames = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from telemq.client.producer import ProducerCore, ProducerStats
 from telemq.client.session import Command, Confirmed, Lost, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.engine.base import Delivery, Outcome
-from telemq.protocol import FromBroker, Payload, Role
+from telemq.protocol import Frames, FromBroker, Payload, Role
 
 __all__ = ["MemoryConsumer", "MemoryProducer", "MemoryQueue"]
 
@@ -42,7 +42,7 @@ class MemoryQueue:
     def __init__(self, limits: BrokerLimits) -> None:
         self._core = BrokerCore(limits, os.urandom(32))
         self._numbers = itertools.count(1)
-        self._inboxes: dict[PeerId, deque[tuple[FromBroker, Payload | None]]] = {}
+        self._inboxes: dict[PeerId, deque[tuple[FromBroker, Frames]]] = {}
         self.changed = threading.Condition()
 
     def producer(self, *, name: str, window_records: int, window_bytes: int) -> MemoryProducer:
@@ -79,9 +79,9 @@ class MemoryQueue:
 
     def send(self, peer: PeerId, command: Transmit) -> None:
         """Hand a message of a peer to the broker, and its answers to the inboxes."""
-        self._carry(self._core.receive(peer, command.message, command.payload, monotonic_ns()))
+        self._carry(self._core.receive(peer, command.message, command.frames, monotonic_ns()))
 
-    def receive(self, peer: PeerId) -> tuple[FromBroker, Payload | None] | None:
+    def receive(self, peer: PeerId) -> tuple[FromBroker, Frames] | None:
         """Take the next message for a peer, if there is one."""
         inbox = self._inboxes.get(peer)
         return inbox.popleft() if inbox else None
@@ -102,7 +102,7 @@ class MemoryQueue:
             if inbox is None:
                 pending += self._core.peer_lost(out.peer, monotonic_ns())
             else:
-                inbox.append((out.message, out.payload))
+                inbox.append((out.message, out.frames))
         if outgoing:
             self.changed.notify_all()
 
@@ -164,9 +164,9 @@ class _End(Generic[C]):
 
     def _take_in(self) -> None:
         while self._peer is not None and (taken := self._queue.receive(self._peer)):
-            message, payload = taken
+            message, frames = taken
             if isinstance(self._core, ConsumerCore):
-                self._run(self._core.receive(message, payload, monotonic_ns()))
+                self._run(self._core.receive(message, frames, monotonic_ns()))
             else:
                 self._run(self._core.receive(message, monotonic_ns()))
 

@@ -1,0 +1,79 @@
+"""The payload frames of a PACK: small payloads share one, a large one has one of its own.
+
+To join payloads is to copy them, and each frame costs both ends of a connection the same whatever
+is in it; so up to some size one is cheaper, and from there on the other. Whoever receives a PACK
+need not know where that is: a frame ends where a message does::
+
+    messages   a b c   d         e f g
+    frames     aabbc | ddddddd | effg
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from telemq.protocol import Frames, Packed, Payload
+
+__all__ = ["join", "split"]
+
+#: A larger payload has a frame of its own.
+_SHARES_BYTES_MAX = 16_384
+
+
+def join(payloads: Sequence[Payload]) -> Frames:
+    """Give the frames of messages with these payloads, in their order."""
+    if len(payloads) == 1:
+        return (payloads[0],)
+    if max(map(len, payloads)) <= _SHARES_BYTES_MAX:
+        return (b"".join(payloads),)
+    frames: list[Payload] = []
+    small: list[Payload] = []
+    for payload in payloads:
+        if len(payload) <= _SHARES_BYTES_MAX:
+            small.append(payload)
+            continue
+        if joined := b"".join(small):
+            frames.append(joined)
+        frames.append(payload)
+        small.clear()
+    if joined := b"".join(small):
+        frames.append(joined)
+    return tuple(frames)
+
+
+def split(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[tuple[Packed, ...], Payload]]:
+    """Give the messages of each frame, and the frame.
+
+    Raises:
+        ValueError: the frames are not as long as their messages, or one ends within a message.
+    """
+    if len(frames) <= 1:
+        payload = frames[0] if frames else b""
+        if sum([message.bytes for message in messages]) != len(payload):
+            raise ValueError(_detail(messages, frames))
+        return [(messages, payload)]
+    parts, start, end = [], 0, len(messages)
+    for frame in frames:
+        at, left = start, len(frame)
+        if not left:
+            raise ValueError(_detail(messages, frames))
+        # Empty messages go with the one before them.
+        while at < end and (left > 0 or not messages[at].bytes):
+            left -= messages[at].bytes
+            at += 1
+        if left:
+            raise ValueError(_detail(messages, frames))
+        parts.append((messages[start:at], frame))
+        start = at
+    if start != end:
+        raise ValueError(_detail(messages, frames))
+    return parts
+
+
+def _detail(messages: tuple[Packed, ...], frames: Frames) -> str:
+    size_bytes = sum([message.bytes for message in messages])
+    lengths = " + ".join([str(len(frame)) for frame in frames[:20]]) or "0"
+    return (
+        f"the messages of a PACK have {size_bytes} bytes, its payload {lengths}; "
+        "no frame but the only one may be empty, and each ends where a message does"
+    )
