@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from telemq.bench.carrier import Load
 from telemq.bench.measure import Crew, rss_bytes, stop_event
 from telemq.broker.server import BrokerServer
-from telemq.engine.select import open_consumer, open_producer
+from telemq.client.link import ConsumerLink
+from telemq.engine.select import open_producer
 from telemq.errors import TelemqError
 from telemq.log import configure
 from telemq.settings import BrokerSettings, CollectorSettings, StreamerSettings
@@ -39,8 +40,8 @@ class BacklogRun:
         empty_bytes: resident size of the broker before.
         full_bytes: the same with all messages waiting.
         drained_bytes: the same after all were delivered and settled.
-        filling_s: from the first message that waited to the last one.
-        draining_s: from the first delivery to the last one.
+        filling_s: from when the first message came, to within a millisecond, to the last one.
+        draining_s: from when a connected consumer accepts deliveries to the last one.
     """
 
     records: int
@@ -103,11 +104,13 @@ def _serve(pipe: Connection, load: Load) -> int:
     )
     server.step(0)
     pipe.send((server.producer_endpoint, server.consumer_endpoint, rss_bytes()))
-    began = 0.0
-    while (ready := server.core.stats().ready_messages) < load.messages:
-        began = began or (time.monotonic() if ready else 0.0)
+    began = time.monotonic()
+    while not server.core.stats().ready_messages:
+        began = time.monotonic()
+        server.step(1)
+    while server.core.stats().ready_messages < load.messages:
         server.step(100)
-    filling_s = time.monotonic() - (began or time.monotonic())
+    filling_s = time.monotonic() - began
     gc.collect()
     pipe.send((rss_bytes(), filling_s))
     stop = stop_event(pipe)
@@ -138,14 +141,16 @@ def _produce(_pipe: Connection, endpoint: str, load: Load) -> None:
 
 def _consume(_pipe: Connection, endpoint: str, load: Load) -> tuple[int, float]:
     configure("warning")
-    settings = CollectorSettings(broker=endpoint, credit_records=_CREDIT_RECORDS)
-    link = open_consumer(settings, name="bench")
-    taken, began = 0, 0.0
-    while taken < load.messages:
-        deliveries = link.poll(10.0)
-        began = began or time.monotonic()
-        if not deliveries and link.connected:
-            break
+    size_bytes = CollectorSettings().credit_bytes
+    link = ConsumerLink(
+        endpoint, name="bench", credit_records=_CREDIT_RECORDS, credit_bytes=size_bytes
+    )
+    link.pause()
+    while not link.connected:
+        link.poll(0.01)
+    began, taken = time.monotonic(), 0
+    link.allow(_CREDIT_RECORDS, size_bytes)
+    while taken < load.messages and (deliveries := link.poll(10.0)):
         taken += len(deliveries)
         link.settle(deliveries)
     draining_s = time.monotonic() - began
