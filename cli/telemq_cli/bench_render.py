@@ -204,12 +204,13 @@ def _json(document: object) -> int:
 
 
 def _table(title: str, *heads: str) -> Any:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right")
     return table
 
 
@@ -217,6 +218,10 @@ def _print(table: Any, *lines: str) -> int:
     from rich.console import Console
 
     console = Console()
+    for column in table.columns:
+        # In a narrow terminal what is said may wrap between words, and no number anywhere.
+        words = [word for cell in (column.header, *column.cells) for word in cell.split()]
+        column.min_width = max(map(len, words), default=0)
     console.print(table)
     for line in lines:
         console.print(line, highlight=False)

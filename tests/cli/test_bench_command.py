@@ -28,8 +28,8 @@ def test_rates_are_shown_with_spread_ratio_and_limit(capsys: pytest.CaptureFixtu
     """Somebody reads the table: how fast, how sure, and what to make faster."""
     assert 0 == bench_render.report(runs(), as_json=False)
     shown = capsys.readouterr()
-    line = next(line for line in shown.out.splitlines() if "│ ours" in line)
-    assert ["750,000", "500,000", "1,000,000", "0.90"] == line.replace("│", "").split()[1:5]
+    line = next(line for line in shown.out.splitlines() if line.startswith(" ours "))
+    assert ["750,000", "500,000", "1,000,000", "0.90"] == line.split()[1:5]
     assert "ours against theirs: 0.50" in shown.out
     assert "ours was limited by: broker at 90% of a core" in shown.out
     assert "ours: 500,000 records/s" in shown.err
@@ -47,8 +47,8 @@ def test_latency_is_shown_of_delivery_and_confirm(capsys: pytest.CaptureFixture[
     """Somebody wants to know how late single records come."""
     bench_render.report_latency(runs(latency=True), 5000.0, as_json=False)
     shown = capsys.readouterr().out
-    line = next(line for line in shown.splitlines() if "│ ours" in line)
-    assert ["0.25", "0.50", "9.0", "0.25", "0.50"] == line.replace("│", "").split()[2:7]
+    line = next(line for line in shown.splitlines() if line.startswith(" ours "))
+    assert ["0.25", "0.50", "9.0", "0.25", "0.50"] == line.split()[2:7]
     assert "ours: p50 0.25 to 0.25 ms in 2 runs" in shown
     assert "ours was limited by: broker at 90% of a core" in shown
 
@@ -58,11 +58,24 @@ def test_backlog_is_shown_beside_its_payload(capsys: pytest.CaptureFixture[str])
     seen = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000, 0.5, 0.25)
     bench_render.report_backlog([seen], as_json=False)
     shown = capsys.readouterr().out
-    line = next(line for line in shown.splitlines() if "│ run 1" in line)
-    assert ["5.0%", "2,000", "4,000"] == line.replace("│", "").split()[-3:]
+    line = next(line for line in shown.splitlines() if line.startswith(" run 1 "))
+    assert ["5.0%", "2,000", "4,000"] == line.split()[-3:]
     assert "limited by: memory" in shown
     bench_render.report_backlog([seen], as_json=True)
     assert 0.05 == pytest.approx(json.loads(capsys.readouterr().out)[0]["overhead"])
+
+
+def test_narrow_terminal_cuts_no_name_and_no_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody works in half of a screen; a long subject takes several lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+    seen = BacklogRun(123_456_789, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000, 9.0, 9.0)
+    bench_render.report_backlog([seen], as_json=False)
+    shown = capsys.readouterr().out
+    assert "run 1" in " ".join(shown.split())
+    assert 2 == shown.count("13,717,421")
+    assert "…" not in shown
 
 
 def test_queries_are_shown_with_what_samples_take(capsys: pytest.CaptureFixture[str]) -> None:
