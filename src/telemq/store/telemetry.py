@@ -13,20 +13,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import LiteralString
 
 import psycopg
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, scalar_row
 
 from telemq.record import SeriesLabels
 from telemq.store.reader import Reader
+from telemq.store.samples import Samples
 from telemq.store.telemetry_query import Place, Question, equal_before
 
-__all__ = ["Sample", "Telemetry", "telemetry"]
-
-#: A sample, or what a step of a series became: when, series id, value.
-Sample = tuple[datetime, int, float]
+__all__ = ["Telemetry", "telemetry"]
 
 _SERIES: LiteralString = """
 SELECT s.id, s.metric_name, s.gpu_id, s.device, g.uuid, s.model_name, s.hostname,
@@ -47,7 +44,7 @@ class Telemetry:
     def __init__(
         self,
         labels: Mapping[int, SeriesLabels],
-        cursor: psycopg.AsyncServerCursor[TupleRow],
+        cursor: psycopg.AsyncServerCursor[bytes],
         limit: int | None,
         next: Place | None,
     ) -> None:
@@ -56,13 +53,12 @@ class Telemetry:
         self._cursor = cursor
         self._left = limit
 
-    async def fetch(self, rows_max: int) -> list[Sample]:
+    async def fetch(self, rows_max: int) -> Samples:
         """Give the next rows by (time, series id, value), at most `rows_max`; none at the end."""
-        if self._left is None:
-            return await self._cursor.fetchmany(rows_max)
-        rows_max = min(rows_max, self._left)
-        self._left -= rows_max
-        return await self._cursor.fetchmany(rows_max) if rows_max else []
+        if self._left is not None:
+            rows_max = min(rows_max, self._left)
+            self._left -= rows_max
+        return Samples.packed(await self._cursor.fetchmany(rows_max) if rows_max else [])
 
 
 @asynccontextmanager
@@ -93,8 +89,8 @@ async def telemetry(reader: Reader, question: Question) -> AsyncIterator[Telemet
 @asynccontextmanager
 async def _open(
     conn: psycopg.AsyncConnection[TupleRow], *, scrollable: bool
-) -> AsyncIterator[psycopg.AsyncServerCursor[TupleRow]]:
-    cursor = conn.cursor("telemetry", binary=True, scrollable=scrollable)
+) -> AsyncIterator[psycopg.AsyncServerCursor[bytes]]:
+    cursor = conn.cursor("telemetry", binary=True, scrollable=scrollable, row_factory=scalar_row)
     try:
         yield cursor
     finally:
@@ -130,14 +126,14 @@ async def _labels(
 
 async def _next(
     conn: psycopg.AsyncConnection[TupleRow],
-    cursor: psycopg.AsyncServerCursor[TupleRow],
+    cursor: psycopg.AsyncServerCursor[bytes],
     question: Question,
     series: list[int],
 ) -> Place | None:
     """Find the row after the page, and go back to the page's beginning."""
     assert question.limit is not None  # whoever calls it pages
     await cursor.scroll(question.limit - 1)
-    ends: list[Sample] = await cursor.fetchmany(2)
+    ends = list(Samples.packed(await cursor.fetchmany(2)).rows())
     await cursor.scroll(0, mode="absolute")
     if len(ends) < 2:
         return None

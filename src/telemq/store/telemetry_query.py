@@ -124,10 +124,13 @@ class Question:
     def rows(self, series: Sequence[int]) -> Statement:
         """Give what reads the page's rows, and one row more if there are any.
 
+        Each is one column, the bytes that `Samples.packed` reads.
+
         Args:
             series: ids of the series asked for.
         """
-        return self._page(series, self.skip, None if self.limit is None else self.limit + 1)
+        text, values = self._page(series, self.skip, None if self.limit is None else self.limit + 1)
+        return f"{_PACKED} FROM ({text}) AS page", values
 
     def _page(self, series: Sequence[int], skip: int, limit: int | None) -> Statement:
         start, end = self.window()
@@ -174,6 +177,8 @@ _BETWEEN: LiteralString = (
     "samples_between(coalesce(%(start)s, '-infinity'::timestamptz),"
     " coalesce(%(end)s, 'infinity'::timestamptz))"
 )
+#: One field a row is half of the client's work with three.
+_PACKED: LiteralString = "SELECT timestamptz_send(ts) || int4send(series_id) || float8send(value)"
 _SAMPLES: LiteralString = f"""
 SELECT ts, series_id, value FROM (
     SELECT ts, series_id, value FROM {_BETWEEN} WHERE series_id = ANY(%(series)s)
