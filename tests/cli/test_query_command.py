@@ -173,7 +173,7 @@ def test_answer_that_the_database_fails_to_complete_does_not_look_whole(
     """A failover, while somebody pipes a month into a file."""
     command = [sys.executable, "-P", "-m", "telemq_cli", "query", f"--dsn={fleet}", "*"]
     process = subprocess.Popen(
-        [*command, "--json", "--chunk-rows=1"],
+        [*command, "--since=30d", "--json", "--chunk-rows=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -312,7 +312,7 @@ def _of_store(
         async with telemetry(reader, Question(fleet.gpu(gpu), start, end)) as found:
             while found is not None and (chunk := await found.fetch(_FETCH_ROWS)):
                 rows += len(chunk)
-                total += sum(value for *_, value in chunk)
+                total += float(chunk.values.sum())
         return rows, total
 
     async def series_day(gpu: int, metric: int) -> _Answer:

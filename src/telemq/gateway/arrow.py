@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from telemq.record import SeriesLabels
-from telemq.store.telemetry import Sample
+from telemq.store.samples import Samples
 
 __all__ = ["ArrowWriter"]
 
@@ -39,13 +39,13 @@ class ArrowWriter:
         self._sink = _Sink()
         self._writer = pa.ipc.new_stream(self._sink, self._schema)
 
-    def chunk(self, samples: Sequence[Sample]) -> bytes:
+    def chunk(self, samples: Samples) -> bytes:
         """Give the next part: `samples`, at least one."""
         place = self._place
-        series = pa.array([place[sample[1]] for sample in samples], pa.int32())
+        series = pa.array([place[series] for series in samples.series.tolist()], pa.int32())
         columns = {
-            "timestamp": pa.array([sample[0] for sample in samples], _TIME),
-            "value": pa.array([sample[2] for sample in samples], pa.float64()),
+            "timestamp": pa.array(samples.times_us).cast(_TIME),
+            "value": pa.array(samples.values),
         }
         for name, (dictionary, indices) in self._labels.items():
             columns[name] = pa.DictionaryArray.from_arrays(indices.take(series), dictionary)

@@ -20,7 +20,8 @@ from telemq.settings import QuerySettings
 from telemq.store import recent
 from telemq.store.reader import Reader
 from telemq.store.records import CsvWriter, JsonWriter
-from telemq.store.telemetry import Sample, telemetry
+from telemq.store.samples import Samples
+from telemq.store.telemetry import telemetry
 from telemq.store.telemetry_query import Question
 
 __all__ = ["FORMATS", "Exported", "Wish", "export", "find"]
@@ -33,7 +34,7 @@ _LOOKED_AT = 8
 class _Writer(Protocol):
     def go_on(self, labels: Mapping[int, SeriesLabels]) -> None: ...
 
-    def chunk(self, samples: Sequence[Sample]) -> bytes: ...
+    def chunk(self, samples: Samples) -> bytes: ...
 
     def end(self) -> bytes: ...
 
@@ -152,6 +153,6 @@ async def _newest(reader: Reader, question: Question, uuids: Sequence[str]) -> d
     for uuid in uuids[:_LOOKED_AT]:
         asked = Question(uuid, metrics=question.metrics, descending=True, limit=1)
         async with telemetry(reader, asked) as found:
-            for at, *_ in await found.fetch(1) if found else []:
+            for at, *_ in (await found.fetch(1)).rows() if found else ():
                 newest = at if newest is None else max(newest, at)
     return newest

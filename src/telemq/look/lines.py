@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from telemq.record import SeriesLabels
+from telemq.store.samples import Samples
 from telemq.terminal import printable
 
 __all__ = ["LineWriter"]
@@ -49,13 +49,13 @@ class LineWriter:
             ]
         self._spelt = {series: self._between(row) for series, row in rows.items()}
 
-    def chunk(self, samples: Sequence[tuple[datetime, int, float]]) -> bytes:
+    def chunk(self, samples: Samples) -> bytes:
         """Give the next lines: `samples`, at least one."""
         lines = [self._heading()] if self._head else []
         self._head = False
         lines += [
             f"{at.isoformat(' ', 'milliseconds')[:23]}{self._spelt[series]}{value:>{_VALUE}.10g}\n"
-            for at, series, value in samples
+            for at, series, value in samples.rows()
         ]
         return "".join(lines).encode()
 

@@ -7,18 +7,21 @@ series, and between them go the time and the value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
+import numpy.typing as npt
 import orjson
 
 from telemq.csv_safe import csv_line
 from telemq.record import SeriesLabels
-from telemq.store.telemetry import Sample
+from telemq.store.samples import Samples
 
 __all__ = ["CsvWriter", "JsonWriter", "Record", "Writer"]
+
+_COLUMN = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
 def _label(description: str, example: str) -> msgspec.Meta:
@@ -60,7 +63,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 class Writer(Protocol):
     """Writes the samples of one answer, a chunk at a time; made with the labels of its series."""
 
-    def chunk(self, samples: Sequence[Sample]) -> bytes:
+    def chunk(self, samples: Samples) -> bytes:
         """Give the next part of the answer: `samples`, at least one."""
 
     def end(self) -> bytes:
@@ -85,13 +88,13 @@ class JsonWriter:
         """Go on with samples of other series, in the same answer."""
         self._spelt = {series: self._spell(of) for series, of in labels.items()}
 
-    def chunk(self, samples: Sequence[Sample]) -> bytes:
+    def chunk(self, samples: Samples) -> bytes:
         """Give the next part: `samples`, at least one."""
         times, values = _columns(samples)
         spelt = self._spelt
         parts: list[bytes] = []
-        for time, sample, value in zip(times, samples, values, strict=True):
-            labels, labels_raw = spelt[sample[1]]
+        for time, series, value in zip(times, samples.series.tolist(), values, strict=True):
+            labels, labels_raw = spelt[series]
             parts += (time, labels, value, labels_raw)
         parts[-1] = parts[-1].removesuffix(self._between)
         text = self._before + b"".join(parts)
@@ -124,13 +127,13 @@ class CsvWriter:
         """Go on with samples of other series, in the same answer."""
         self._spelt = {series: self._spell(of) for series, of in labels.items()}
 
-    def chunk(self, samples: Sequence[Sample]) -> bytes:
+    def chunk(self, samples: Samples) -> bytes:
         """Give the next part: `samples`, at least one."""
         times, values = _columns(samples)
         spelt = self._spelt
         parts = [self.end()]
-        for time, sample, value in zip(times, samples, values, strict=True):
-            labels, labels_raw = spelt[sample[1]]
+        for time, series, value in zip(times, samples.series.tolist(), values, strict=True):
+            labels, labels_raw = spelt[series]
             parts += (time[1:-1], labels, value, labels_raw)
         return b"".join(parts)
 
@@ -145,14 +148,21 @@ class CsvWriter:
         return csv_line(["", *before.values(), ""], end="").encode(), csv_line(["", raw]).encode()
 
 
-def _columns(samples: Sequence[Sample]) -> tuple[list[bytes], list[bytes]]:
+def _columns(samples: Samples) -> tuple[list[bytes], list[bytes]]:
     """Spell times, in quotes, and values as JSON does.
 
     One call of orjson a column instead of two a record; neither a time nor a number holds a comma,
     so that the columns can be cut again.
     """
-    times = orjson.dumps([s[0] for s in samples], option=orjson.OPT_UTC_Z)[1:-1].split(b",")
-    return times, orjson.dumps([s[2] for s in samples])[1:-1].split(b",")
+    return _cut(samples.times()), _cut(samples.values)
+
+
+def _cut(column: npt.NDArray[Any]) -> list[bytes]:
+    try:
+        text = orjson.dumps(column, option=_COLUMN)
+    except TypeError:  # of an array it takes no time in the last two days of the year 9999
+        text = orjson.dumps(column.tolist(), option=_COLUMN)
+    return text[1:-1].split(b",")
 
 
 def _split(labels: SeriesLabels) -> tuple[dict[str, str], str]:

@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
-__all__ = ["AGGREGATES", "STEP_S_MAX", "Place", "Question", "Statement", "equal_before"]
+__all__ = [
+    "AGGREGATES",
+    "AT_ONCE_EACH",
+    "AT_ONCE_SERIES",
+    "LABELS",
+    "STEP_S_MAX",
+    "Place",
+    "Question",
+    "Statement",
+    "equal_before",
+]
 
 #: A statement and its parameters.
 Statement = tuple[LiteralString, dict[str, Any]]
@@ -34,6 +44,16 @@ _FORMULA: dict[str, LiteralString] = {
 AGGREGATES = tuple(_FORMULA)
 #: Longest step: a leap year.
 STEP_S_MAX = 366 * 86_400
+#: Of a series `s` and its GPU `g`: its id, and its labels in the order of `SeriesLabels`.
+LABELS: LiteralString = """
+s.id, s.metric_name, s.gpu_id, s.device, g.uuid, s.model_name, s.hostname,
+s.container, s.pod, s.namespace, s.labels_raw
+"""
+#: What is read at once: windows up to this, of so many series so many samples each. In most fleets
+#: they are a second apart or more, so that most answers of such a window fit; and columns of the
+#: longest take 5 MiB.
+_AT_ONCE = timedelta(hours=2)
+AT_ONCE_EACH, AT_ONCE_SERIES = 8192, 32
 #: A Monday, so that steps of weeks are weeks.
 _BIN: LiteralString = "date_bin(%(step)s, ts, timestamptz '2001-01-01 00:00+00')"
 
@@ -121,13 +141,40 @@ class Question:
             return dataclasses.replace(self, start=bound)
         return dataclasses.replace(self, end=bound)
 
+    def at_once(self, now: datetime) -> Statement | None:
+        """Give what reads the whole answer in one statement, where it may be short; or None.
+
+        A row is one series that has samples: `LABELS`, and as bytes the times and the values of
+        `SeriesSamples`. The answer is too long, or none, if there is no row, more rows than
+        `AT_ONCE_SERIES`, or a series with more samples than `AT_ONCE_EACH`.
+
+        Args:
+            now: where a window that has no end is taken to end, to guess how long the answer is.
+        """
+        if self.start is None or self.limit is not None or self.place or self.step_s:
+            return None
+        if min(self.end or now, now) - self.start > _AT_ONCE:
+            return None
+        if any("\0" in text for text in (self.gpu, *self.metrics)):  # no text in Postgres
+            return None
+        return _WHOLE, {
+            **_bounds(self.start, self.end),
+            "gpu": self.gpu,
+            "metrics": list(self.metrics),
+            "each": AT_ONCE_EACH + 1,
+            "most": AT_ONCE_SERIES + 1,
+        }
+
     def rows(self, series: Sequence[int]) -> Statement:
         """Give what reads the page's rows, and one row more if there are any.
+
+        Each is one column, the bytes that `Samples.packed` reads.
 
         Args:
             series: ids of the series asked for.
         """
-        return self._page(series, self.skip, None if self.limit is None else self.limit + 1)
+        text, values = self._page(series, self.skip, None if self.limit is None else self.limit + 1)
+        return f"{_PACKED} FROM ({text}) AS page", values
 
     def _page(self, series: Sequence[int], skip: int, limit: int | None) -> Statement:
         start, end = self.window()
@@ -174,6 +221,23 @@ _BETWEEN: LiteralString = (
     "samples_between(coalesce(%(start)s, '-infinity'::timestamptz),"
     " coalesce(%(end)s, 'infinity'::timestamptz))"
 )
+#: One field a row is half of the client's work with three.
+_PACKED: LiteralString = "SELECT timestamptz_send(ts) || int4send(series_id) || float8send(value)"
+#: One statement, so it sees one state of the database without a transaction around it.
+_WHOLE: LiteralString = f"""
+SELECT {LABELS}, found.times, found.values
+FROM gpu g JOIN series s ON s.gpu = g.id
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(ts), '') AS times,
+           string_agg(float8send(value), '') AS values
+    FROM (
+        SELECT ts, value FROM {_BETWEEN} WHERE series_id = s.id LIMIT %(each)s
+    ) AS sample
+) AS found
+WHERE g.uuid = %(gpu)s AND found.times IS NOT NULL
+  AND (cardinality(%(metrics)s::text[]) = 0 OR s.metric_name = ANY(%(metrics)s::text[]))
+LIMIT %(most)s
+"""
 _SAMPLES: LiteralString = f"""
 SELECT ts, series_id, value FROM (
     SELECT ts, series_id, value FROM {_BETWEEN} WHERE series_id = ANY(%(series)s)
