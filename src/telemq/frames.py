@@ -1,11 +1,18 @@
 """The payload frames of a PACK: small payloads share one, a large one has one of its own.
 
 To join payloads is to copy them, and each frame costs both ends of a connection the same whatever
-is in it; so up to some size one is cheaper, and from there on the other. Whoever receives a PACK
-need not know where that is: a frame ends where a message does::
+is in it; so up to some size one is cheaper, and from there on the other. Where that is depends on
+what a broker does with them: one without a journal hands a frame on as it came, so the fewer the
+better; with one, each message is held by itself, and copied out of a frame that it shares. WELCOME
+tells producers (`Welcome.join_bytes`). Whoever receives a PACK need not know: a frame ends where a
+message does::
 
     messages   a b c   d         e f g
     frames     aabbc | ddddddd | effg
+
+Measured with 256 records of 400 bytes a message, turn by turn, records/s without and with a
+journal: 2.5 M and 1.77 M each in a frame of its own, 2.86 M and 1.48 M joined. With 64 records a
+message 1.4 M and 1.0 M, 2.6 M and 1.2 M.
 """
 
 from __future__ import annotations
@@ -16,20 +23,22 @@ from telemq.protocol import Frames, Packed, Payload
 
 __all__ = ["join", "split"]
 
-#: A larger payload has a frame of its own.
-_SHARES_BYTES_MAX = 16_384
 
+def join(payloads: Sequence[Payload], join_bytes: int) -> Frames:
+    """Give the frames of messages with these payloads, in their order.
 
-def join(payloads: Sequence[Payload]) -> Frames:
-    """Give the frames of messages with these payloads, in their order."""
+    Args:
+        payloads: at least one.
+        join_bytes: a larger one has a frame of its own.
+    """
     if len(payloads) == 1:
         return (payloads[0],)
-    if max(map(len, payloads)) <= _SHARES_BYTES_MAX:
+    if max(map(len, payloads)) <= join_bytes:
         return (b"".join(payloads),)
     frames: list[Payload] = []
     small: list[Payload] = []
     for payload in payloads:
-        if len(payload) <= _SHARES_BYTES_MAX:
+        if len(payload) <= join_bytes:
             small.append(payload)
             continue
         if joined := b"".join(small):

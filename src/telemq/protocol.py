@@ -29,6 +29,7 @@ __all__ = [
     "CONTROL_BYTES_MAX",
     "FINAL_ERRORS",
     "INTEGER_MAX",
+    "JOIN_BYTES",
     "LEASES_MAX",
     "PACK_BYTES_MAX",
     "PACK_CONTROL_BYTES_MAX",
@@ -76,6 +77,8 @@ CONTROL_BYTES_MAX = 65_536
 PUBLISH_BYTES_MAX = 16_384
 #: Most messages of a PACK, and bytes of their payloads together.
 PACK_MESSAGES_MAX, PACK_BYTES_MAX = 1000, 1_048_576
+#: A larger payload in a PACK has a frame of its own, unless WELCOME says something else.
+JOIN_BYTES = 65_536
 #: Longest control frame of a producer's PACK: what a consumer's has beside the messages must fit.
 PACK_CONTROL_BYTES_MAX = 65_000
 #: Most leases in one SETTLE or RENEW, those of ranges counted singly: what one frame may cost.
@@ -118,6 +121,7 @@ class Welcome(_Message, frozen=True):
     heartbeat_ms: _Positive
     message_records_max: _Positive
     message_bytes_max: _Positive
+    join_bytes: _Count = JOIN_BYTES
 
 
 class Ping(_Message, frozen=True):

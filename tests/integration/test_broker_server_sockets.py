@@ -65,7 +65,7 @@ def test_peers_that_know_only_the_document_publish_and_consume(size: int) -> Non
         PlainPeer(broker.consumers, "consumer") as consumer,
     ):
         welcome = producer.hello()
-        assert [1, "1.1", 1000, 2_000_000, 300_000] == welcome[2:]
+        assert [1, "1.1", 1000, 2_000_000, 300_000, 131_072] == welcome[2:]
         producer.say("WANT", 1, size, 10, max(size, 1000))
         grant = producer.hear("GRANT")
         assert grant[3:] == [10, max(size, 1000)]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,23 +88,34 @@ def test_parts_of_a_pack_are_what_was_published(broker: RunningBroker) -> None:
         assert published == store.payloads
 
 
-def test_everything_published_arrives_as_it_was_and_is_confirmed(broker: RunningBroker) -> None:
-    """An ordinary day, with payloads below and above the no-copy limit."""
-    sizes = (0, 1, 1000, 32_768, 32_769, 200_000)
+@pytest.mark.parametrize("journaled", [False, True])
+def test_everything_published_arrives_as_it_was_and_is_confirmed(
+    journaled: bool, tmp_path: Path
+) -> None:
+    """An ordinary day, with payloads about the limits of no copy and of a frame of its own."""
+    sizes = (0, 1, 1000, 32_768, 32_769, 65_536, 65_537, 131_072, 131_073, 200_000)
     sent = {f"s#{n}": os.urandom(sizes[n % len(sizes)]) for n in range(120)}
     confirmed: list[str] = []
-    with producer_of(broker) as producer, consumer_of(broker) as consumer:
+    journal = str(tmp_path) if journaled else ""
+    with (
+        running_broker(heartbeat_s=0.2, journal=journal) as broker,
+        producer_of(broker) as producer,
+        consumer_of(broker) as consumer,
+    ):
         store = Store(consumer)
         for id, payload in sent.items():
             producer.publish(id, 3, payload, key="k", metadata={"content-type": "any"})
         assert (120, 100_000 - 360) == (producer.unconfirmed(), producer.room_records())
         until(lambda: not producer.unconfirmed(), "done", polls(producer, confirmed), store)
-        assert 0 == consumer.stats().held_messages
+        until(lambda: len(store.payloads) == len(sent), "all are here", store)
+        until(lambda: not consumer.stats().held_messages, "all are settled", store)
         assert (0, 100_000) == (producer.stats().unconfirmed_bytes, producer.room_records())
-    assert list(sent) == list(store.payloads)
-    assert sent == store.payloads
-    assert sorted(sent) == sorted(confirmed)
-    until(lambda: broker.stats.producers + broker.stats.consumers == 0, "both said BYE")
+        assert list(sent) == list(store.payloads)
+        assert sent == store.payloads
+        assert sorted(sent) == sorted(confirmed)
+        consumer.close()
+        producer.close()
+        until(lambda: broker.stats.producers + broker.stats.consumers == 0, "both said BYE")
 
 
 @pytest.mark.parametrize("bye", [True, False])

@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from telemq import frames
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.protocol import (
@@ -91,7 +90,7 @@ def play(bounds: BrokerLimits, plan: list[Step], *, journaled: bool = False) -> 
     """
     run = _Run(bounds, journaled=journaled)
     # So that some of these payloads share a frame on their way out, too, and others do not.
-    with patch.object(frames, "_SHARES_BYTES_MAX", 2):
+    with patch.object(type(run.witness.core), "join_bytes", 2):
         run.become_busy()
         for kind, a, b in plan:
             getattr(run, kind)(a, b)

@@ -46,7 +46,7 @@ def test_hello_is_answered_by_welcome_with_the_limits() -> None:
     scene = Scene()
     peer = scene.peer("producer")
     out = peer.hello()
-    assert [Outgoing(peer.id, Welcome(peer.session, 1, "1.1", 1000, 100, 200))] == out
+    assert [Outgoing(peer.id, Welcome(peer.session, 1, "1.1", 1000, 100, 200, 131_072))] == out
     assert "somebody" == scene.core.name_of(peer.id)
     assert 16 == len(peer.session)
 

@@ -9,6 +9,7 @@ from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
 from telemq.protocol import (
+    JOIN_BYTES,
     PACK_BYTES_MAX,
     PACK_MESSAGES_MAX,
     Confirm,
@@ -28,6 +29,7 @@ from telemq.protocol import (
     Settlement,
     Want,
     Welcome,
+    decode_from_broker,
 )
 from tests.support.peers import Peer, Scene
 
@@ -123,8 +125,8 @@ def test_peer_of_version_1_0_gets_its_messages_one_by_one() -> None:
 def test_pack_is_taken_in_by_frames_and_handed_on_by_frames_without_a_copy() -> None:
     """A busy streamer: large batches travel together, and nobody joins or cuts them."""
     _, producer, consumer = roomy()
-    first, last = b"a" * 100_000, b"d" * 200_000
-    messages = (*pack("a", size=100_000), *pack("b", "c"), *pack("d", size=200_000))
+    first, last = b"a" * 150_000, b"d" * 200_000
+    messages = (*pack("a", size=150_000), *pack("b", "c"), *pack("d", size=200_000))
     producer.say(PublishPack, messages, frames=(first, b"xy", last))
     producer.said += 3
     producer.say(Publish, "e", 1, "", {}, payload=b"e")
@@ -218,11 +220,11 @@ def said(commands: list[Command]) -> list[tuple[FromPeer, Frames]]:
     return [(c.message, c.frames) for c in commands if isinstance(c, Transmit)]
 
 
-def producer_core(version: str = "1.1") -> ProducerCore:
-    """A producer that was granted room for twenty messages of ten bytes."""
+def producer_core(version: str = "1.1", join_bytes: int = JOIN_BYTES) -> ProducerCore:
+    """A producer that has a session and no credit."""
     core = ProducerCore("me", window_records=5000, window_bytes=BIG, seed=1)
     core.advance(0)
-    core.receive(Welcome("s", 1, version, 1000, 5000, BIG), 0)
+    core.receive(Welcome("s", 1, version, 1000, 5000, BIG, join_bytes), 0)
     return core
 
 
@@ -286,16 +288,27 @@ def test_message_larger_than_a_pack_is_sent_at_once_and_alone() -> None:
     assert [Want, PublishPack, Want, Publish] == [type(message) for message, _ in sent]
 
 
-def test_large_messages_are_sent_together_uncopied() -> None:
-    """A streamer that catches up sends batches of a hundred kilobytes."""
-    core = producer_core()
+@pytest.mark.parametrize("join_bytes", [99_999, 100_000])
+def test_messages_share_frames_up_to_the_size_that_the_broker_says(join_bytes: int) -> None:
+    """A streamer catches up with large batches, at a broker with a journal and one without."""
+    core = producer_core(join_bytes=join_bytes)
     payloads = [bytes([n]) * 100_000 for n in range(3)]
     for n, payload in enumerate(payloads):
         core.keep(f"{n}", 1, payload, key="", metadata={})
     core.flush(0)
     ((message, frames),) = said(core.receive(Grant("s", 2, 100, 2**20), 0))
     assert isinstance(message, PublishPack)
-    assert list(map(id, payloads)) == list(map(id, frames))
+    if join_bytes == 100_000:
+        assert (b"".join(payloads),) == frames
+    else:
+        assert list(map(id, payloads)) == list(map(id, frames))
+
+
+def test_broker_that_says_nothing_of_frames_gets_large_payloads_alone() -> None:
+    """A broker of another make, which knows 1.1 and not this field."""
+    welcome = decode_from_broker(b'["WELCOME", "s", 1, "1.1", 1000, 5000, 1000000]')
+    assert isinstance(welcome, Welcome)
+    assert JOIN_BYTES == welcome.join_bytes == 65_536
 
 
 def test_messages_fill_a_pack_and_no_more() -> None:
@@ -346,6 +359,19 @@ def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
     assert [Transmit(Settle("s", 2, (Settlement(8, "ok"),)))] == core.settle([second], "ok", "", 0)
     assert [] == core.receive(Ping("s", 5), (), 0)
     assert "s" == core.session.token
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_messages_of_one_frame_do_not_keep_it_in_memory(size: int) -> None:
+    """A collector holds one record for long, of a frame that had a thousand."""
+    core = consumer_core()
+    message = DeliverPack("s", 2, 30_000, (Lent(7, 3, 1),), pack("a", "b", "c", size=size))
+    whole = bytes(range(3)).ljust(3, b".") * size
+    for frame in (whole, memoryview(whole)):
+        core = consumer_core()
+        got = [d for d in core.receive(message, (frame,), 0) if isinstance(d, Delivery)]
+        assert [whole[n * size : (n + 1) * size] for n in range(3)] == [d.payload for d in got]
+        assert all(isinstance(d.payload, bytes) for d in got)
 
 
 def test_message_alone_in_its_frame_is_given_uncopied() -> None:

@@ -86,7 +86,13 @@ class BrokerCore:
     Args:
         limits: every bound.
         secret: makes session tokens unguessable; the same secret gives the same tokens.
+
+    Attributes:
+        limits: every bound.
+        join_bytes: larger payloads in a PACK have a frame of their own (see `telemq.frames`).
     """
+
+    join_bytes = 131_072
 
     def __init__(self, limits: BrokerLimits, secret: bytes) -> None:
         self.limits = limits
@@ -239,6 +245,7 @@ class BrokerCore:
             max(1, self.limits.heartbeat_ns // 1_000_000),
             self.limits.largest_records,
             self.limits.largest_bytes,
+            self.join_bytes,
         )
         self._out.append(Outgoing(id, welcome))
 
@@ -343,7 +350,8 @@ class BrokerCore:
                 self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
         self._confirms.clear()
         lease_ms = max(1, self.limits.lease_ns // 1_000_000)
-        self._out += deliveries(self._inventory.deliver(self._now), self._number, lease_ms)
+        leases = self._inventory.deliver(self._now)
+        self._out += deliveries(leases, self._number, lease_ms, self.join_bytes)
         if not (self._draining or self._stalled):
             held = self._inventory
             for producer, records, size_bytes in self._credits.grant(held.records, held.size_bytes):

@@ -26,13 +26,15 @@ from telemq.broker.lease import Lease
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import Consumer, Producer
 from telemq.broker.stats import Counters
-from telemq.protocol import Settlement
+from telemq.protocol import JOIN_BYTES, Settlement
 
 __all__ = ["JournaledCore"]
 
 
 class JournaledCore(BrokerCore):
     """A broker's rules with a journal; see the module and `BrokerCore`."""
+
+    join_bytes = JOIN_BYTES
 
     def __init__(self, limits: BrokerLimits, secret: bytes) -> None:
         super().__init__(limits, secret)

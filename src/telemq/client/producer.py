@@ -39,9 +39,9 @@ __all__ = ["ProducerCore", "ProducerStats"]
 
 #: Credit that was not used for this long goes back; docs/protocol.md, Producers.
 _IDLE_NS = 100_000_000
-#: What waits for a flush, from which on it is time for one: as much as makes a broker's thread idle
-#: while the kernel copies.
-_FLUSH_MESSAGES, _FLUSH_BYTES = 256, 262_144
+#: What waits for a flush, from which on it is time for one: large enough to cost a broker little,
+#: and with single records small enough that it is at work meanwhile.
+_FLUSH_MESSAGES, _FLUSH_BYTES = 256, PACK_BYTES_MAX
 #: Most bytes of a message's line in a PACK beside its labels, and of a character that is escaped.
 _LINE_BYTES, _ESCAPED = 40, 6
 #: Most bytes of the lines of a PACK.
@@ -106,6 +106,7 @@ class ProducerCore:
         self._wishes = False
         #: What the broker takes at most, once it has said so.
         self._largest_records = self._largest_bytes = INTEGER_MAX
+        self._join_bytes = 0
         self._used_ns = 0
         self._sessions = 0
         self._fresh = self._fresh_bytes = 0
@@ -140,7 +141,7 @@ class ProducerCore:
         """Take over a message until it is confirmed; it is sent at the next `flush` or `advance`.
 
         Returns:
-            Whether it is time to flush: what waits fills a pack, or this message is a large one.
+            Whether it is time to flush: what waits is worth a pack.
 
         Raises:
             LocalProtocolError: that id is kept already, or the message, or its labels, are larger
@@ -194,6 +195,7 @@ class ProducerCore:
                 self._unsend()
                 self._largest_records = message.message_records_max
                 self._largest_bytes = message.message_bytes_max
+                self._join_bytes = message.join_bytes
                 for kept in self._waiting:
                     self._check_size(kept.packed)
             case Grant():
@@ -274,7 +276,7 @@ class ProducerCore:
             self._used_ns = now_ns
             number = self.session.number(now_ns, len(batch))
             self._sent.update(zip(range(number, number + len(batch)), batch, strict=True))
-            commands.append(_transmit(self.session.token, number, batch))
+            commands.append(self._transmit(number, batch))
         return commands
 
     def _next_batch(self) -> list[_Kept]:
@@ -294,10 +296,7 @@ class ProducerCore:
         return batch
 
     def _first_that_fit(self) -> list[_Kept]:
-        """List the first of what waits that fit into a pack, the credit and the wish.
-
-        One that is too large to be copied, or that the wish does not cover, is sent alone.
-        """
+        """List the first of what waits that fit into a pack, the credit and the wish."""
         batch: list[_Kept] = []
         records, size_bytes = self._credit_records, min(self._credit_bytes, PACK_BYTES_MAX)
         label_bytes = _PACK_LABEL_BYTES_MAX
@@ -374,14 +373,14 @@ class ProducerCore:
                 f"make smaller batches, or raise the broker's {flags}"
             )
 
-
-def _transmit(token: str, number: int, batch: list[_Kept]) -> Transmit:
-    if len(batch) == 1:
-        head = batch[0].packed
-        publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
-        return Transmit(publish, (batch[0].payload,))
-    pack = PublishPack(token, number, tuple([kept.packed for kept in batch]))
-    return Transmit(pack, join([kept.payload for kept in batch]))
+    def _transmit(self, number: int, batch: list[_Kept]) -> Transmit:
+        token = self.session.token
+        if len(batch) == 1:
+            head = batch[0].packed
+            publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
+            return Transmit(publish, (batch[0].payload,))
+        pack = PublishPack(token, number, tuple([kept.packed for kept in batch]))
+        return Transmit(pack, join([kept.payload for kept in batch], self._join_bytes))
 
 
 def _is_half(need: int, least: int) -> bool:
