@@ -21,7 +21,10 @@ from collections.abc import Sequence
 
 from telemq.protocol import Frames, Packed, Payload
 
-__all__ = ["join", "split"]
+__all__ = ["COPY_BYTES_MAX", "join", "split"]
+
+#: A larger frame is received without a copy; for a smaller one the bookkeeping costs more.
+COPY_BYTES_MAX = 32_768
 
 
 def join(payloads: Sequence[Payload], join_bytes: int) -> Frames:
@@ -50,37 +53,41 @@ def join(payloads: Sequence[Payload], join_bytes: int) -> Frames:
     return tuple(frames)
 
 
-def split(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[tuple[Packed, ...], Payload]]:
+def split(
+    messages: tuple[Packed, ...], size_bytes: int, frames: Frames
+) -> list[tuple[tuple[Packed, ...], Payload]]:
     """Give the messages of each frame, and the frame.
+
+    Args:
+        messages: of a PACK.
+        size_bytes: of their payloads together.
+        frames: its payload frames.
 
     Raises:
         ValueError: the frames are not as long as their messages, or one ends within a message.
     """
     if len(frames) <= 1:
         payload = frames[0] if frames else b""
-        if sum([message.bytes for message in messages]) != len(payload):
-            raise ValueError(_detail(messages, frames))
+        if size_bytes != len(payload):
+            raise ValueError(_detail(size_bytes, frames))
         return [(messages, payload)]
     parts, start, end = [], 0, len(messages)
     for frame in frames:
         at, left = start, len(frame)
-        if not left:
-            raise ValueError(_detail(messages, frames))
         # Empty messages go with the one before them.
         while at < end and (left > 0 or not messages[at].bytes):
             left -= messages[at].bytes
             at += 1
-        if left:
-            raise ValueError(_detail(messages, frames))
+        if left or not len(frame):
+            raise ValueError(_detail(size_bytes, frames))
         parts.append((messages[start:at], frame))
         start = at
     if start != end:
-        raise ValueError(_detail(messages, frames))
+        raise ValueError(_detail(size_bytes, frames))
     return parts
 
 
-def _detail(messages: tuple[Packed, ...], frames: Frames) -> str:
-    size_bytes = sum([message.bytes for message in messages])
+def _detail(size_bytes: int, frames: Frames) -> str:
     lengths = " + ".join([str(len(frame)) for frame in frames[:20]]) or "0"
     return (
         f"the messages of a PACK have {size_bytes} bytes, its payload {lengths}; "

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
+from telemq.broker import packing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.protocol import (
@@ -90,7 +91,7 @@ def play(bounds: BrokerLimits, plan: list[Step], *, journaled: bool = False) -> 
     """
     run = _Run(bounds, journaled=journaled)
     # So that some of these payloads share a frame on their way out, too, and others do not.
-    with patch.object(type(run.witness.core), "join_bytes", 2):
+    with patch.object(packing, "COPY_BYTES_MAX", 2):
         run.become_busy()
         for kind, a, b in plan:
             getattr(run, kind)(a, b)
@@ -314,10 +315,16 @@ class _Run:
         """Its frames do not fit its messages, one is too large, or all cost too much."""
         if seat := self._pick("producer", a):
             largest = self.bounds.largest_bytes
-            wrong = ((1, 1), "xxx"), ((2, 1), "x|xx"), ((1, 1), "x||x"), ((1, 1), "xx|")
-            sizes, cut = (wrong[a % 4], ((0, largest + 1), ""), ((1, seat.size), ""))[b % 3]
+            sizes, cut = (
+                ((1, 1), "xxx"),
+                ((2, 1), "x|xx"),
+                ((1, 1), "x||x"),
+                ((1, 1), "xx|"),
+                ((0, largest + 1), ""),
+                ((1, seat.size), ""),
+            )[b % 6]
             packed = tuple(Packed(f"p{n}", 1, size, "", {}) for n, size in enumerate(sizes))
-            if b % 3 == 2 and (seat.size > largest or not seat.size):
+            if b % 6 == 5 and (seat.size > largest or not seat.size):
                 return
             pack = PublishPack(seat.session, seat.heard + 1, packed)
             self._say(seat, pack, *(cut or "x" * sum(sizes)).encode().split(b"|"))

@@ -412,7 +412,9 @@ def _payload_of_a_pack_with_a_duplicate_is_cut_in_the_wrong_order() -> Iterator[
 
 @_fault("errors", "P3")
 def _length_of_a_pack_is_not_compared() -> Iterator[None]:
-    def by_length(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[Any, Payload]]:
+    def by_length(
+        messages: tuple[Packed, ...], _size_bytes: int, frames: Frames
+    ) -> list[tuple[Any, Payload]]:
         return [(messages, b"".join(frames))]
 
     with patch.object(intake, "split", by_length):
@@ -423,8 +425,10 @@ def _length_of_a_pack_is_not_compared() -> Iterator[None]:
 def _frame_of_a_pack_is_given_to_the_messages_of_another() -> Iterator[None]:
     true = frames_module.split
 
-    def swapped(messages: tuple[Packed, ...], frames: Frames) -> list[tuple[Any, Payload]]:
-        parts = true(messages, frames)
+    def swapped(
+        messages: tuple[Packed, ...], size_bytes: int, frames: Frames
+    ) -> list[tuple[Any, Payload]]:
+        parts = true(messages, size_bytes, frames)
         payloads = [payload for _, payload in (*parts[1:], *parts[:1])]
         return [(part, payload) for (part, _), payload in zip(parts, payloads, strict=True)]
 

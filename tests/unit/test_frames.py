@@ -23,7 +23,7 @@ def test_what_was_joined_is_found_again(sizes: list[int], join_bytes: int) -> No
     joined = join(payloads, join_bytes)
     assert b"".join(payloads) == b"".join(joined)
     assert all(joined) or len(joined) == 1
-    parts = split(messages(*sizes), joined)
+    parts = split(messages(*sizes), sum(sizes), joined)
     assert messages(*sizes) == tuple(one for part, _ in parts for one in part)
     for part, frame in parts:
         assert len(frame) == sum(one.bytes for one in part)
@@ -44,9 +44,9 @@ def test_large_payload_is_its_own_frame_and_small_ones_share() -> None:
 
 def test_empty_messages_go_with_the_one_before_them() -> None:
     """A message may have labels only."""
-    parts = split(messages(2, 0, 1, 0), (b"ab", b"c"))
+    parts = split(messages(2, 0, 1, 0), 3, (b"ab", b"c"))
     assert [(2, b"ab"), (2, b"c")] == [(len(part), frame) for part, frame in parts]
-    assert [(messages(0), b"")] == split(messages(0), ())
+    assert [(messages(0), b"")] == split(messages(0), 0, ())
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_empty_messages_go_with_the_one_before_them() -> None:
 def test_frames_that_do_not_fit_are_an_error_that_says_so(wrong: tuple[bytes, ...]) -> None:
     """A client in another language, while it is being written."""
     with pytest.raises(ValueError, match="have 4 bytes, its payload") as error:
-        split(messages(2, 2), wrong)
+        split(messages(2, 2), 4, wrong)
     assert "each ends where a message does" in str(error.value)
     assert len(str(error.value)) < 300

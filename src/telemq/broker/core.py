@@ -350,8 +350,7 @@ class BrokerCore:
                 self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
         self._confirms.clear()
         lease_ms = max(1, self.limits.lease_ns // 1_000_000)
-        leases = self._inventory.deliver(self._now)
-        self._out += deliveries(leases, self._number, lease_ms, self.join_bytes)
+        self._out += deliveries(self._inventory.deliver(self._now), self._number, lease_ms)
         if not (self._draining or self._stalled):
             held = self._inventory
             for producer, records, size_bytes in self._credits.grant(held.records, held.size_bytes):

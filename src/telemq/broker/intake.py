@@ -170,6 +170,6 @@ def _parts(
         detail = f"the messages of a PACK have {size_bytes} bytes; {PACK_BYTES_MAX} are the limit"
         raise RemoteProtocolError("bad_message", detail)
     try:
-        return split(messages, frames)
+        return split(messages, size_bytes, frames)
     except ValueError as error:
         raise RemoteProtocolError("bad_message", str(error)) from error

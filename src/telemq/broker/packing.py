@@ -11,7 +11,7 @@ from itertools import chain
 
 from telemq.broker.lease import Lease
 from telemq.broker.peers import Consumer, Outgoing
-from telemq.frames import join
+from telemq.frames import COPY_BYTES_MAX, join
 from telemq.protocol import (
     PACK_BYTES_MAX,
     PACK_CONTROL_BYTES_MAX,
@@ -30,23 +30,20 @@ _LENT_BYTES = 50
 _Numbers = Callable[[Consumer, int], int]
 
 
-def deliveries(
-    leases: Iterable[Lease], number: _Numbers, lease_ms: int, join_bytes: int
-) -> Iterator[Outgoing]:
+def deliveries(leases: Iterable[Lease], number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
     """Give what is to be sent for new leases; to each consumer in order.
 
     Args:
         leases: just made.
         number: takes so many numbers of a consumer's session, and gives the first.
         lease_ms: how long they last.
-        join_bytes: what is larger has a frame of its own.
     """
     packings: dict[Consumer, Packing] = {}
     for lease in leases:
         consumer = lease.consumer
         packing = packings.get(consumer)
         if packing is None:
-            packing = packings[consumer] = Packing(consumer, join_bytes)
+            packing = packings[consumer] = Packing(consumer)
         if not packing.offer(lease):
             yield from packing.send(number, lease_ms)
             if not packing.offer(lease):
@@ -58,9 +55,8 @@ def deliveries(
 class Packing:
     """Leases of one consumer, in order, that still fit into one PACK."""
 
-    def __init__(self, consumer: Consumer, join_bytes: int) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._join_bytes = join_bytes
         self._leases: list[Lease] = []
         self._messages = self._bytes = 0
 
@@ -85,12 +81,10 @@ class Packing:
         leases, self._leases = self._leases, []
         self._messages = self._bytes = 0
         if leases:
-            yield from _together(leases, number, lease_ms, self._join_bytes)
+            yield from _together(leases, number, lease_ms)
 
 
-def _together(
-    leases: list[Lease], number: _Numbers, lease_ms: int, join_bytes: int
-) -> Iterator[Outgoing]:
+def _together(leases: list[Lease], number: _Numbers, lease_ms: int) -> Iterator[Outgoing]:
     consumer, bundles = leases[0].consumer, [lease.bundle for lease in leases]
     messages = bundles[0].messages
     if len(bundles) > 1:
@@ -98,15 +92,16 @@ def _together(
         # What came as one PACK goes as one; several may have longer labels than one may have.
         if len(encode(messages)) + _LENT_BYTES * len(leases) > PACK_CONTROL_BYTES_MAX:
             half = len(leases) // 2
-            yield from _together(leases[:half], number, lease_ms, join_bytes)
-            yield from _together(leases[half:], number, lease_ms, join_bytes)
+            yield from _together(leases[:half], number, lease_ms)
+            yield from _together(leases[half:], number, lease_ms)
             return
     if len(messages) == 1:
         yield _alone(leases[0], number, lease_ms)
         return
     first = number(consumer, len(messages))
     pack = DeliverPack(consumer.session, first, lease_ms, _lent(leases), messages)
-    frames = join([bundle.payload for bundle in bundles], join_bytes)
+    # What came without a copy goes without one.
+    frames = join([bundle.payload for bundle in bundles], COPY_BYTES_MAX)
     yield Outgoing(consumer.id, pack, frames)
 
 

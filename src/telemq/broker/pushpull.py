@@ -21,6 +21,7 @@ from telemq.client.producer import ProducerCore
 from telemq.client.session import Delivery
 from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, SettingError
+from telemq.frames import COPY_BYTES_MAX
 from telemq.health import LOOPBACK
 from telemq.log import get
 from telemq.protocol import Payload
@@ -33,8 +34,6 @@ Send = Callable[[list[Outgoing]], None]
 
 #: Messages taken in or handed over before others have their turn.
 _BURST = 500
-#: A payload from here on is passed without a copy; below, the bookkeeping costs more.
-_COPY_BYTES_MAX = 32_768
 #: Longest content type: that of a value of metadata (docs/protocol.md).
 _CONTENT_TYPE_MAX = 512
 _SECOND = 1_000_000_000
@@ -143,7 +142,7 @@ class PullWay:
         commands = self._core.publish(
             id,
             1,
-            payload if len(payload) > _COPY_BYTES_MAX else bytes(payload),
+            payload if len(payload) > COPY_BYTES_MAX else bytes(payload),
             key="",
             metadata={"content-type": content_type},
             now_ns=now_ns,
@@ -243,7 +242,7 @@ class PushWay:
         self._send(self._local.do(self._peer, commands, now_ns))
 
     def _push(self, payload: Payload) -> None:
-        self._socket.send(payload, _NOBLOCK, copy=len(payload) <= _COPY_BYTES_MAX)
+        self._socket.send(payload, _NOBLOCK, copy=len(payload) <= COPY_BYTES_MAX)
 
 
 def _bind(socket: zmq.Socket[bytes], flag: str, endpoint: str, *, insecure: bool) -> str:

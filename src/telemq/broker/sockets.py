@@ -18,6 +18,7 @@ from telemq.broker.peers import PeerId
 from telemq.client.payload import send_frames
 from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
+from telemq.frames import COPY_BYTES_MAX
 from telemq.health import LOOPBACK
 from telemq.keys import KeyDirectory
 from telemq.protocol import (
@@ -33,8 +34,6 @@ from telemq.settings import BrokerSettings
 
 __all__ = ["Arrival", "Routers"]
 
-#: A payload from here on is received without a copy; below, the bookkeeping costs more.
-_COPY_BYTES_MAX = 32_768
 _LINGER_MS = 500
 #: int, because or-ing flag enums was 15 % of a first broker's time.
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
@@ -202,5 +201,5 @@ def _receive(role: Role, router: zmq.Socket[bytes], *, has_keys: bool) -> Arriva
     control, frames = frame.bytes, list[Payload]()
     while frame.more:
         frame = router.recv(_NOBLOCK, copy=False)
-        frames.append(frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes)
+        frames.append(frame.buffer if len(frame) > COPY_BYTES_MAX else frame.bytes)
     return Arrival(peer, control, tuple(frames))

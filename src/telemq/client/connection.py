@@ -21,6 +21,7 @@ from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
+from telemq.frames import COPY_BYTES_MAX
 from telemq.keys import LinkKeys
 from telemq.log import get
 from telemq.protocol import Frames, Payload, decode_from_broker, encode
@@ -31,8 +32,6 @@ __all__ = ["Connection"]
 _BURST = 1000
 #: int, because or-ing flag enums costs more than the rest of a call.
 _NOBLOCK = int(zmq.NOBLOCK)
-#: A payload from here on is received without a copy; below, the bookkeeping costs more.
-_COPY_BYTES_MAX = 32_768
 #: How long `close` waits for BYE and the last SETTLE to leave.
 _LINGER_MS = 500
 
@@ -166,7 +165,7 @@ class Connection:
             control, frames = frame.bytes, list[Payload]()
             while frame.more:
                 frame = link.recv(_NOBLOCK, copy=False)
-                frames.append(frame.buffer if len(frame) > _COPY_BYTES_MAX else frame.bytes)
+                frames.append(frame.buffer if len(frame) > COPY_BYTES_MAX else frame.bytes)
             self._run(self._receive(control, tuple(frames)))
 
     def _receive(self, control: bytes, frames: Frames) -> list[Command]:

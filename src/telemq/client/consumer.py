@@ -222,7 +222,8 @@ def _payloads(pack: DeliverPack, frames: Frames) -> list[Payload]:
     if leases != len(pack.messages):
         raise ValueError(f"{leases} leases for {len(pack.messages)} messages")
     payloads: list[Payload] = []
-    for messages, frame in split(pack.messages, frames):
+    size_bytes = sum([message.bytes for message in pack.messages])
+    for messages, frame in split(pack.messages, size_bytes, frames):
         if len(messages) == 1:
             payloads.append(frame)
             continue
