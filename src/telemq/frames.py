@@ -10,9 +10,7 @@ message does::
     messages   a b c   d         e f g
     frames     aabbc | ddddddd | effg
 
-Measured with 256 records of 400 bytes a message, turn by turn, records/s without and with a
-journal: 2.5 M and 1.77 M each in a frame of its own, 2.86 M and 1.48 M joined. With 64 records a
-message 1.4 M and 1.0 M, 2.6 M and 1.2 M.
+What was measured is in docs/decisions/0008-frames-of-a-pack.md.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class ProducerLink(Connection):
     ) -> None:
         """Hand over a message; it is sent when there is credit and kept until it is confirmed.
 
-        Small messages are sent together: at the next `poll`, or once enough of them wait.
+        Messages are sent together: at the next `poll`, or once enough of them wait.
 
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.

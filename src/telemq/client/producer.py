@@ -263,7 +263,7 @@ class ProducerCore:
             self._bytes -= packed.bytes
 
     def flush(self, now_ns: int) -> list[Command]:
-        """Send what waits, as far as credit goes; small messages together."""
+        """Send what waits, as far as credit goes, together where it fits."""
         commands: list[Command] = []
         self._fresh = self._fresh_bytes = 0
         if not self.session.token:
