@@ -1,4 +1,4 @@
-"""PACKs: small messages that travel together, at the broker and at both kinds of peer."""
+"""PACKs: messages that travel together, at the broker and at both kinds of peer."""
 
 from __future__ import annotations
 
