@@ -67,6 +67,7 @@ def report_latency(runs: Iterable[Run], rate: float, as_json: bool) -> int:
 
 def report_backlog(runs: Iterable[BacklogRun], as_json: bool) -> int:
     """Show memory, and how fast it was filled and drained."""
+    _only_warnings()
     done = []
     for run in runs:
         typer.echo(f"{run.records:,} records waited: {run.overhead:.1%} above payload", err=True)
@@ -96,6 +97,7 @@ def report_query(seen: Iterable[Run | StoreSize], as_json: bool) -> int:
     """Show how long questions took, and what the samples take on disk."""
     from telemq.bench.measure import Run, summarise
 
+    _only_warnings()
     runs: list[Run] = []
     sizes: list[StoreSize] = []
     for one in seen:
@@ -180,10 +182,15 @@ def _spreads(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _measured(runs: Iterable[Run]) -> list[Run]:
+def _only_warnings() -> None:
+    """Log no more: on standard output it would stand before the JSON."""
     from telemq import log
 
     log.configure("warning")
+
+
+def _measured(runs: Iterable[Run]) -> list[Run]:
+    _only_warnings()
     done = []
     for run in runs:
         # A run takes a while: whoever waits sees that something happens.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
+from telemq import log
 from telemq.bench.backlog import BacklogRun
 from telemq.bench.measure import Part, Quantiles, Run
 from telemq.bench.peers import PeerRun
@@ -88,6 +91,28 @@ def test_queries_are_shown_with_what_samples_take(capsys: pytest.CaptureFixture[
     bench_render.report_query(seen, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert (91.0, 4) == (document["sizes"][0]["sample_bytes"], len(document["runs"]))
+
+
+@pytest.mark.parametrize("command", ["query", "backlog", "report"])
+def test_json_is_all_that_is_printed_whatever_is_logged(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script asks a Postgres of its own, where the schema is made first."""
+
+    def seen(*measured: Any) -> Iterator[Any]:
+        log.get().info("schema migrated")
+        yield from measured
+
+    structlog.reset_defaults()
+    waited = BacklogRun(1000, 10, 400_000_000, 60_000_000, 480_000_000, 70_000_000, 0.5, 0.25)
+    if command == "query":
+        size = StoreSize("ours", 1000, 91_000)
+        bench_render.report_query(seen(size, *runs(latency=True)), as_json=True)
+    elif command == "backlog":
+        bench_render.report_backlog(seen(waited), as_json=True)
+    else:
+        bench_render.report(seen(*runs()), as_json=True)
+    assert json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
