@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from telemq.bench import pipeline
-from telemq.bench.api import FORMATS, QUESTIONS, DcgmFleet, bench_api
+from telemq.bench.api import QUESTIONS, DcgmFleet, bench_api
 from telemq.bench.backlog import bench_backlog
 from telemq.bench.broker import BROKER, bench_broker, bench_curve
 from telemq.bench.carrier import Carrier, Load, carry
@@ -25,6 +25,7 @@ from telemq.bench.pipeline import PipelineLoad, bench_pipeline
 from telemq.bench.postgres import scratch_database
 from telemq.bench.query import QUERIES, QueryLoad, StoreSize, bench_query
 from telemq.errors import TelemqError
+from telemq.gateway.formats import FORMATS
 from telemq.protocol import Payload
 from telemq.sources.csv_replay import bundled_sample
 from tests.support.postgres import Databases
@@ -293,7 +294,7 @@ def test_api_is_asked_in_every_format_and_about_the_fleet(empty: str) -> None:
     """Sixteen GPUs, an hour; the answers' sizes are checked by the benchmark itself."""
     load = QueryLoad(9600, DcgmFleet(16, 60.0), concurrency=2, questions=3)
     runs = {run.subject: run for run in bench_api(load, empty, 1)}
-    assert {f"telemetry, {name}" for name in FORMATS} <= runs.keys()
+    assert {f"telemetry, {format.name}" for format in FORMATS} <= runs.keys()
     assert len(FORMATS) + 2 * len(QUESTIONS) == len(runs)
     assert 2 * 4 * 60 == runs["telemetry, arrow"].records
     for run in runs.values():

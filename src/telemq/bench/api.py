@@ -32,11 +32,11 @@ from telemq.bench.measure import Part, Quantiles, Run, process_usage
 from telemq.bench.postgres import ServerUsage
 from telemq.bench.query import QueryLoad
 from telemq.errors import TelemqError
+from telemq.gateway.formats import offered
 from telemq.store.migrate import migrate
 
-__all__ = ["FORMATS", "QUESTIONS", "DcgmFleet", "bench_api"]
+__all__ = ["QUESTIONS", "DcgmFleet", "bench_api"]
 
-FORMATS = ("json", "ndjson", "csv", "arrow")
 QUESTIONS = ("idle", "usage", "health")
 _NAMES = (
     "GPU_UTIL", "POWER_USAGE", "GPU_TEMP", "XID_ERRORS", "ECC_DBE_VOL_TOTAL", "FB_USED", "FB_FREE",
@@ -93,8 +93,8 @@ def bench_api(load: QueryLoad, dsn: str, runs: int) -> Iterator[Run]:
         migrate(conn)
         fill_store(conn, load.fleet, load.scrapes)
     for _ in range(runs):
-        for name in FORMATS:
-            yield _download(load, dsn, name)
+        for format in offered():
+            yield _download(load, dsn, format.name)
         for name in QUESTIONS:
             for keep_s, kept in ((0, "searched"), (3600, "kept")):
                 yield _fleet(load, dsn, name, keep_s, f"fleet/{name}, {kept}")
