@@ -123,7 +123,7 @@ class BrokerSettings(WaysSettings, Common):
         high=2**50,
     )
     journal_sync_ms: float = setting(
-        5.0,
+        10.0,
         "Least time from one fsync of the journal to the next; one serves all that came meanwhile.",
         unit="ms",
         low=0,

@@ -24,11 +24,11 @@ or old blocks of a disk, cannot pass for entries.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from telemq.broker.bundle import Bundle
 from telemq.protocol import Packed
@@ -136,7 +136,7 @@ class Seal:
 
     def head_crc(self, head: Buffer, offset: int) -> int:
         """Give the checksum of the first 12 bytes of an entry that begins at an offset."""
-        return zlib.crc32(head, zlib.crc32(_PLACE.pack(offset), zlib.crc32(self._salt)))
+        return crc32(head, crc32(_PLACE.pack(offset), crc32(self._salt)))
 
     def message(self, bundle: Bundle, offset: int) -> list[Buffer]:
         """Encode a message, which is a bundle of one; the payload is not copied."""
@@ -155,7 +155,7 @@ class Seal:
         return self._entry(RETRIED, offset, body)
 
     def _entry(self, kind: int, offset: int, body: bytes, payload: Buffer = b"") -> list[Buffer]:
-        crc = zlib.crc32(payload, zlib.crc32(body))
+        crc = crc32(payload, crc32(body))
         length = len(body) + len(payload)
         start = _HEAD.pack(_MARK, kind, length, crc, 0)[:-4]
         return [start, _PLACE.pack(self.head_crc(start, offset))[4:], body, payload]
@@ -164,7 +164,7 @@ class Seal:
 def encode_header(number: int, salt: bytes) -> bytes:
     """Give the first bytes of a segment; `salt` is 8 random bytes."""
     start = _HEADER.pack(_MAGIC, number, salt, 0)[:-4]
-    return start + _PLACE.pack(zlib.crc32(start))[4:]
+    return start + _PLACE.pack(crc32(start))[4:]
 
 
 def seal_of(data: Buffer) -> Seal | None:
@@ -172,7 +172,7 @@ def seal_of(data: Buffer) -> Seal | None:
     if len(data) < HEADER_BYTES:
         return None
     magic, _, salt, crc = _HEADER.unpack_from(data)
-    if magic != _MAGIC or crc != zlib.crc32(data[: HEADER_BYTES - 4]):
+    if magic != _MAGIC or crc != crc32(data[: HEADER_BYTES - 4]):
         return None
     return Seal(salt)
 
@@ -201,7 +201,7 @@ def scan(data: memoryview, seal: Seal, size_bytes: int) -> Iterator[Found | Dama
             continue
         _, kind, _, crc, _ = _HEAD.unpack_from(data, offset)
         body = data[offset + _HEAD.size : end]
-        if crc == zlib.crc32(body) and _is_sound(kind, body):
+        if crc == crc32(body) and _is_sound(kind, body):
             yield Found(kind, offset, body)
         else:
             # It is all there, but not what was written: that is no torn tail.
