@@ -96,14 +96,14 @@ def others(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The whole pipeline as processes."""
     install(session, "test")
-    pytest(session, "-m", "e2e", *session.posargs)
+    pytest(session, "-m", "e2e", *AT_ONCE, *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Every fault of the fault table that has a test."""
     install(session, "test")
-    pytest(session, "-m", "faults", *session.posargs)
+    pytest(session, "-m", "faults", *AT_ONCE, *session.posargs)
 
 
 @nox.session
@@ -133,7 +133,7 @@ def chart(session: nox.Session) -> None:
     """The Helm chart by Helm's own engine: no cluster, no helm binary."""
     install(session, "test", "chart")
     session.run("python", "-m", "deploy.helm.generate", "--check")
-    pytest(session, "tests/chart", "-m", "chart", *session.posargs)
+    pytest(session, "tests/chart", "-m", "chart", *AT_ONCE, *session.posargs)
     session.run("python", "-m", "tests.chart.manifests", str(session.cache_dir / "manifests"))
     session.notify("checkov", posargs=())
 
