@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 __all__ = ["app", "stream"]
+
+# numpy's OpenBLAS starts a thread for each core but one when it is imported, and they spin before
+# they sleep. No command multiplies matrices, and a GPU's host has a hundred cores or more.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     help="GPU telemetry from many hosts into Postgres, every record exactly once.",

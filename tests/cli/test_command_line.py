@@ -50,6 +50,16 @@ def _telemq(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.cpu_count() == 1, reason="nothing to see there")
+def test_numpy_starts_no_threads() -> None:
+    """A GPU's host has a hundred cores: a thread for each would spin whenever a command starts."""
+    code = "import telemq_cli.main, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    env = {name: text for name, text in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    words = [sys.executable, "-P", "-c", code]
+    shown = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    assert "1" == shown.stdout.strip()
+
+
 def test_help_names_every_command() -> None:
     """Somebody types `telemq`, and nothing else."""
     shown = _telemq("--help")
