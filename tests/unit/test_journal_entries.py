@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -86,6 +87,12 @@ def test_segment_cut_anywhere_gives_the_entries_before_the_cut(size_bytes: int) 
     assert len(damages) <= 1
     ends = [*[one.offset for one in read(whole)][1:], len(whole)]
     assert sum(end <= size_bytes for end in ends) == len(found) - len(damages)
+
+
+def test_checksum_is_the_crc_32_that_pythons_zlib_gives() -> None:
+    """A journal of an earlier version is read, and one of this version by others."""
+    header = encode_header(7, SALT)
+    assert zlib.crc32(header[:-4]) == int.from_bytes(header[-4:])
 
 
 def test_payload_that_holds_a_journal_cannot_pass_for_entries() -> None:
