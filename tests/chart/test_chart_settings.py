@@ -196,7 +196,7 @@ def test_containers_read_the_values_that_they_are_given() -> None:
     _, settings = settings_of(main.spec["args"], _literal(main.variables))
     assert (0.1, 2**50, "debug", True) == (
         settings.lease_s,  # type: ignore[attr-defined] # a broker's
-        settings.journal_bytes_max,  # type: ignore[attr-defined]
+        settings.journal_bytes_max,  # type: ignore[attr-defined] # a broker's
         settings.log_level,
         settings.insecure,
     )

@@ -43,6 +43,7 @@ def answering(*pieces: bytes, pause_s: float = 0) -> Iterator[str]:
                 pass
 
     class Server(ThreadingTCPServer):
+        # Its stub has these as variables of an instance.
         daemon_threads: ClassVar[bool] = True  # type: ignore[misc]
         block_on_close: ClassVar[bool] = False  # type: ignore[misc]
 

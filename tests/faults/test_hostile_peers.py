@@ -231,7 +231,7 @@ def test_fault_28_fuzz_never_breaks_a_promise_of_the_core(
     """Whatever decodes goes in; every promise is checked after each message."""
     core = BrokerCore(LIMITS, b"secret")
     for n, (role, frames) in enumerate(runs):
-        id = PeerId(role, b"%d" % (n % 3))  # type: ignore[arg-type]
+        id = PeerId(role, b"%d" % (n % 3))  # type: ignore[arg-type]  # what is drawn is a role
         for at, frame in enumerate([["HELLO", "", 0, "1.1", role, ""], *frames]):
             peer = core._peers.at(id)
             session, number = (peer.session, peer.heard + 1) if peer else ("", 0)
