@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlencode
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 
 from telemq.settings import ApiSettings
 from tests.support.gateway import add_partition, add_samples, add_series, at, serving
+from tests.support.services import running_service
 
 _GPU = "GPU-aaaa"
 _PATH = f"/api/v1/gpus/{_GPU}/telemetry"
@@ -42,9 +43,17 @@ def _wait_for(condition: Callable[[], bool], wait_s: float = 20) -> None:
 
 
 def _in_transaction(conn: psycopg.Connection[Any]) -> int:
+    return _sessions(conn, "state <> 'idle'")
+
+
+def _in_lock(conn: psycopg.Connection[Any]) -> int:
+    return _sessions(conn, "wait_event_type = 'Lock'")
+
+
+def _sessions(conn: psycopg.Connection[Any], which: LiteralString) -> int:
     row = conn.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'telemq gateway'"
-        " AND datname = current_database() AND state <> 'idle'"
+        " AND datname = current_database() AND " + which
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -107,6 +116,24 @@ def test_fault_31_a_client_that_goes_away_ends_its_question(
                 clients.enter_context(sock)
                 sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             _wait_for(lambda: _in_transaction(conn) == (1 if "fleet" in path else 2))
+        # A cancellation that comes between two statements does nothing; then it takes six seconds.
         _wait_for(lambda: _in_transaction(conn) == 0)
         locker.rollback()
         assert 200 == api.get(path).status_code
+
+
+def test_a_gateway_that_is_killed_ends_its_questions(
+    dsn: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Kubernetes takes one for out of memory, again and again, and Postgres is not filled up."""
+    add_partition(conn)
+    add_series(conn, _GPU)
+    free = ("--address=127.0.0.1:0", "--ops-address=127.0.0.1:0")
+    with running_service("api", *free, TELEMQ_DSN=dsn) as gateway, psycopg.connect(dsn) as locker:
+        url = httpx.URL(gateway.event("gateway listens")["url"])
+        locker.execute("LOCK TABLE sample IN ACCESS EXCLUSIVE MODE")
+        with socket.create_connection((url.host, url.port or 0), timeout=10) as sock:
+            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            _wait_for(lambda: _in_lock(conn) == 1)
+            gateway.kill()
+            _wait_for(lambda: _in_lock(conn) == 0)

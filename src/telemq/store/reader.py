@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self
 
@@ -27,6 +27,10 @@ _WAITING_MAX = 200
 _READY_S = 1.0
 #: Connections beside the pool, for what must not wait behind long answers.
 _SIDE = 2
+#: How often Postgres looks whether who asks is still there while it works. A cancellation that
+#: comes between two statements does nothing, and psycopg closes the connection after a while; and
+#: a gateway that is killed cancels nothing.
+_LOOK_MS = 1000
 
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
@@ -37,6 +41,7 @@ _LIMITS = """
 SELECT set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %(ms)s, false),
        set_config('idle_in_transaction_session_timeout', %(ms)s, false)"""
+_LOOK = "SELECT set_config('client_connection_check_interval', %(ms)s, false)"
 _SESSION = (
     _LIMITS
     + """,
@@ -216,6 +221,9 @@ class Reader:
     ) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
         async def configure(conn: psycopg.AsyncConnection[TupleRow]) -> None:
             await conn.execute(session, {"ms": str(round(statement_s_max * 1000))})
+            # A server on Windows cannot look.
+            with suppress(psycopg.errors.InvalidParameterValue):
+                await conn.execute(_LOOK, {"ms": str(_LOOK_MS)})
 
         async def check(conn: psycopg.AsyncConnection[TupleRow]) -> None:
             try:
