@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from telemq.broker.limits import BrokerLimits
 from telemq.client.consumer import ConsumerCore, ConsumerStats
-from telemq.client.session import Delivery, Transmit
+from telemq.client.session import Transmit
 from telemq.protocol import CONTROL_BYTES_MAX, Deliver, Welcome, encode
 from tests.support.fakelink import MS, SECOND, Network, Trouble
+from tests.support.peers import delivered
 
 LIMITS = BrokerLimits(
     capacity_records=100,
@@ -176,7 +177,7 @@ def test_control_frames_stay_within_their_limit_whatever_is_settled() -> None:
     got = []
     for n in range(2500):
         deliver = Deliver("s", n + 2, 2**53 - 1 - n, 1000, 1, "i", 1, "", {}, "")
-        got += [c for c in core.receive(deliver, (), 0) if isinstance(c, Delivery)]
+        got += delivered(core.receive(deliver, (), 0))
     said = [
         *core.renew(got, 0),
         *core.settle(got[:1200], "bury", "\0" * 5000, 0),

@@ -18,7 +18,7 @@ from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
-from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
+from telemq.client.session import Command, Confirmed, Delivered, Delivery, Reconnect, Transmit
 from telemq.protocol import Frames, Role, decode_from_broker, decode_from_peer, encode
 
 __all__ = ["MS", "SECOND", "FakeConsumer", "FakePeer", "FakeProducer", "Network", "Trouble"]
@@ -249,8 +249,9 @@ class Network:
                     self.cut(peer)
                 case Confirmed(ids=ids) if isinstance(peer, FakeProducer):
                     peer.confirmed += ids
-                case Delivery() if isinstance(peer, FakeConsumer):
-                    self._serve(peer, command)
+                case Delivered(deliveries=deliveries) if isinstance(peer, FakeConsumer):
+                    for delivery in deliveries:
+                        self._serve(peer, delivery)
 
     def _serve(self, consumer: FakeConsumer, delivery: Delivery) -> None:
         def done() -> None:

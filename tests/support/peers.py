@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.limits import BrokerLimits
 from telemq.broker.peers import PeerId
+from telemq.client.session import Delivered, Delivery
 from telemq.protocol import (
     Credit,
     Frames,
@@ -22,7 +24,7 @@ from telemq.protocol import (
     Welcome,
 )
 
-__all__ = ["LIMITS", "Peer", "Scene"]
+__all__ = ["LIMITS", "Peer", "Scene", "delivered"]
 
 #: Round numbers, so that what a test expects can be seen.
 LIMITS = BrokerLimits(
@@ -137,3 +139,8 @@ class Scene:
         out = self.core.advance(self.now)
         self.core.check()
         return out
+
+
+def delivered(results: Iterable[object]) -> list[Delivery]:
+    """Give the deliveries among what came of something."""
+    return [d for one in results if isinstance(one, Delivered) for d in one.deliveries]

@@ -31,6 +31,7 @@ PURE = {
     "telemq.gateway.fleet_views",
     "telemq.settings_fleet",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
+    "telemq.client.labels",
     "telemq.client.settling",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
     "telemq.look.board", "telemq.look.names", "telemq.look.place",

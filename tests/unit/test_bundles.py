@@ -26,7 +26,7 @@ from telemq.protocol import (
     Settlement,
     Welcome,
 )
-from tests.support.peers import Peer, Scene
+from tests.support.peers import Peer, Scene, delivered
 
 SECOND = 1_000_000_000
 
@@ -200,7 +200,7 @@ def consumer_core(version: str = "1.1") -> tuple[ConsumerCore, list[Delivery]]:
     core.receive(Welcome("s", 1, version, 1000, 50, 500), (), 0)
     lent = (Lent(7, 6, 1), Lent(20, 4, 2))
     got = core.receive(DeliverPack("s", 2, 30_000, lent, pack(*"abcdefghij")), (b"0123456789",), 0)
-    return core, [one for one in got if isinstance(one, Delivery)]
+    return core, delivered(got)
 
 
 def test_leases_in_a_row_are_settled_and_renewed_as_ranges() -> None:
@@ -226,7 +226,7 @@ def test_more_leases_than_one_message_may_name_are_settled_in_several() -> None:
     for first in range(0, count, 1000):
         ids = pack(*map(str, range(first, min(count, first + 1000))), size=0)
         message = DeliverPack("s", heard - 1, 30_000, (Lent(100 + first, len(ids), 1),), ids)
-        held += [d for d in core.receive(message, (), 0) if isinstance(d, Delivery)]
+        held += delivered(core.receive(message, (), 0))
         heard += len(ids)
     assert count == len(held)
     assert [LEASES_MAX, 10] == [

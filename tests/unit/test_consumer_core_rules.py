@@ -15,6 +15,7 @@ from telemq.protocol import (
     Settlement,
     Welcome,
 )
+from tests.support.peers import delivered
 
 SECOND = 10**9
 
@@ -33,8 +34,7 @@ def welcome(session: str) -> Welcome:
 
 def deliver(core: ConsumerCore, number: int, lease: int, payload: bytes | None = b"x") -> Delivery:
     message = Deliver("s", number, lease, 30_000, 1, "a#0", 3, "k", {"a": "b"}, "")
-    (delivery,) = core.receive(message, () if payload is None else (payload,), 0)
-    assert isinstance(delivery, Delivery)
+    (delivery,) = delivered(core.receive(message, () if payload is None else (payload,), 0))
     return delivery
 
 
@@ -101,10 +101,9 @@ def test_delivery_of_an_earlier_session_can_neither_be_settled_nor_renewed() -> 
     core.advance(core.next_deadline_ns() or 0)
     core.receive(welcome("t"), (), 0)
     message = Deliver("t", 2, 7, 30_000, 2, "a#0", 3, "k", {}, "")
-    (new,) = core.receive(message, (b"x",), 0)
+    (new,) = delivered(core.receive(message, (b"x",), 0))
     assert [] == core.settle([old], "ok", "", 0)
     assert [] == core.renew([old], 0)
-    assert isinstance(new, Delivery)
     assert [Transmit(Settle("t", 2, (Settlement(7, "retry", ""),)))] == core.settle(
         [new], "retry", "", 0
     )

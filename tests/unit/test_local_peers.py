@@ -15,6 +15,7 @@ from telemq.broker.peers import PeerId
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Confirmed, Delivery
+from tests.support.peers import delivered
 
 SECOND = 1_000_000_000
 
@@ -85,7 +86,7 @@ class Scene:
 
 
 def deliveries(peer: LocalPeer) -> list[Delivery]:
-    return [result for result in peer.take() if isinstance(result, Delivery)]
+    return delivered(peer.take())
 
 
 def test_a_message_goes_in_and_out_and_is_confirmed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from telemq.broker.core import Outgoing
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
-from telemq.client.session import Command, Confirmed, Delivery, Reconnect, Transmit
+from telemq.client.session import Command, Confirmed, Reconnect, Transmit
 from telemq.protocol import (
     JOIN_BYTES,
     PACK_BYTES_MAX,
@@ -31,7 +31,7 @@ from telemq.protocol import (
     Welcome,
     decode_from_broker,
 )
-from tests.support.peers import Peer, Scene
+from tests.support.peers import Peer, Scene, delivered
 
 BIG = 2**30
 
@@ -348,10 +348,7 @@ def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
     core = consumer_core()
     messages = (*pack("a", size=2), *pack("b", size=0), *pack("c"))
     message = DeliverPack("s", 2, 30_000, (Lent(7, 2, 1), Lent(9, 1, 3)), messages)
-    first, second, third = core.receive(message, (memoryview(b"xyz"),), 0)
-    assert isinstance(first, Delivery)
-    assert isinstance(second, Delivery)
-    assert isinstance(third, Delivery)
+    first, second, third = delivered(core.receive(message, (memoryview(b"xyz"),), 0))
     assert [("a", b"xy", 1, 30_000), ("b", b"", 1, 30_000), ("c", b"z", 3, 30_000)] == [
         (d.id, d.payload, d.attempt, d.lease_ms) for d in (first, second, third)
     ]
@@ -369,7 +366,7 @@ def test_messages_of_one_frame_do_not_keep_it_in_memory(size: int) -> None:
     whole = bytes(range(3)).ljust(3, b".") * size
     for frame in (whole, memoryview(whole)):
         core = consumer_core()
-        got = [d for d in core.receive(message, (frame,), 0) if isinstance(d, Delivery)]
+        got = delivered(core.receive(message, (frame,), 0))
         assert [whole[n * size : (n + 1) * size] for n in range(3)] == [d.payload for d in got]
         assert all(isinstance(d.payload, bytes) for d in got)
 
@@ -380,10 +377,9 @@ def test_message_alone_in_its_frame_is_given_uncopied() -> None:
     messages = (*pack("a", size=3), *pack("b"), *pack("c"))
     message = DeliverPack("s", 2, 30_000, (Lent(7, 3, 1),), messages)
     large = memoryview(b"aaa")
-    first, *rest = core.receive(message, (large, b"xy"), 0)
-    assert isinstance(first, Delivery)
+    first, *rest = delivered(core.receive(message, (large, b"xy"), 0))
     assert first.payload is large
-    assert [b"x", b"y"] == [d.payload for d in rest if isinstance(d, Delivery)]
+    assert [b"x", b"y"] == [d.payload for d in rest]
 
 
 @pytest.mark.parametrize("frames", [(), (b"x",), (b"xyz",), (b"x", b""), (b"x", b"y", b"z")])

@@ -117,6 +117,7 @@ class _Producer:
     def __init__(self, address: _Address, load: Load) -> None:
         configure("warning")
         self._records = load.batch_records
+        self._prefix = f"{id(self)}#"
         self._sent = 0
         settings = StreamerSettings(
             broker=address.producers,
@@ -131,7 +132,7 @@ class _Producer:
         return self._link.room_records() // self._records
 
     def send(self, payload: bytes) -> None:
-        self._link.publish(f"{id(self)}#{self._sent}", self._records, payload)
+        self._link.publish(self._prefix + str(self._sent), self._records, payload)
         self._sent += self._records
 
     def poll(self, timeout_s: float) -> int:

@@ -20,7 +20,7 @@ from telemq.broker.core import BrokerCore, Outgoing
 from telemq.broker.peers import PeerId
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
-from telemq.client.session import Command, Confirmed, Delivery, Transmit
+from telemq.client.session import Command, Confirmed, Delivered, Transmit
 from telemq.protocol import Ping
 
 __all__ = ["LocalPeer", "LocalPeers", "is_local"]
@@ -47,10 +47,10 @@ class LocalPeer:
     ) -> None:
         self.id = id
         self.core = core
-        self.results: list[Confirmed | Delivery] = []
+        self.results: list[Confirmed | Delivered] = []
         self.heard = heard
 
-    def take(self) -> list[Confirmed | Delivery]:
+    def take(self) -> list[Confirmed | Delivered]:
         """Give the results so far, each once."""
         results, self.results = self.results, []
         return results
@@ -110,7 +110,7 @@ class LocalPeers:
             match command:
                 case Transmit():
                     out += self._broker.receive(peer.id, command.message, command.frames, now_ns)
-                case Confirmed() | Delivery():
+                case Confirmed() | Delivered():
                     peer.results.append(command)
                 case _:  # Reconnect: there is no connection to make
                     pass

@@ -18,7 +18,7 @@ from telemq.broker.core import Outgoing
 from telemq.broker.local import LocalPeer, LocalPeers
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
-from telemq.client.session import Delivery
+from telemq.client.session import Delivered, Delivery
 from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, SettingError
 from telemq.frames import COPY_BYTES_MAX
@@ -206,8 +206,9 @@ class PushWay:
         self._heard.clear()
         for _ in range(_BURST):
             for result in self._peer.take():
-                if isinstance(result, Delivery):
-                    self._hand_over(result)
+                if isinstance(result, Delivered):
+                    for delivery in result.deliveries:
+                        self._hand_over(delivery)
             is_open = bool(cast(int, self._socket.get(zmq.EVENTS)) & zmq.POLLOUT)
             if is_open != self._open:
                 # One message at a time: whatever it counts, it is delivered when nothing else is.

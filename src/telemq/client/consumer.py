@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from telemq.client.session import Command, Delivery, Lost, Session, Transmit
+from telemq.client.session import Command, Delivered, Delivery, Lost, Session, Transmit
 from telemq.frames import split
 from telemq.protocol import (
     LEASES_MAX,
@@ -88,7 +88,7 @@ class ConsumerCore:
                     message.dead,
                 )
                 self._held[message.lease] = delivery
-                return [delivery]
+                return [Delivered([delivery])]
             case DeliverPack():
                 return self._unpack(message, frames, now_ns)
             case _:
@@ -101,12 +101,12 @@ class ConsumerCore:
             had = self.session.token
             self.session.turned_away(f"the broker sent a PACK that is not whole: {error}", now_ns)
             return self._lose(had)
-        session, lease_ms, held = pack.session, pack.lease_ms, self._held
-        messages, carried, deliveries = iter(pack.messages), iter(payloads), list[Command]()
+        session, lease_ms = pack.session, pack.lease_ms
+        messages, carried, deliveries = iter(pack.messages), iter(payloads), list[Delivery]()
         for lent in pack.lent:
             leases, attempt = range(lent.lease, lent.lease + lent.count), lent.attempt
-            for lease, message, payload in zip(leases, messages, carried, strict=False):
-                delivery = held[lease] = Delivery(
+            deliveries += [
+                Delivery(
                     session,
                     lease,
                     lease_ms,
@@ -118,8 +118,10 @@ class ConsumerCore:
                     attempt,
                     "",
                 )
-                deliveries.append(delivery)
-        return deliveries
+                for lease, message, payload in zip(leases, messages, carried, strict=False)
+            ]
+        self._held.update([(delivery.lease, delivery) for delivery in deliveries])
+        return [Delivered(deliveries)]
 
     def settle(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import zmq
@@ -15,7 +16,7 @@ import zmq
 from telemq.client.connection import Connection
 from telemq.client.consumer import ConsumerCore, ConsumerStats
 from telemq.client.producer import ProducerCore, ProducerStats
-from telemq.client.session import Confirmed, Delivery, Lost
+from telemq.client.session import Confirmed, Delivered, Delivery, Lost
 from telemq.client.settling import Settling
 from telemq.clock import monotonic_ns
 from telemq.keys import LinkKeys
@@ -76,7 +77,7 @@ class ProducerLink(Connection):
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.
         """
-        if self._core.keep(id, records, payload, key=key, metadata=metadata or {}):
+        if self._core.keep(id, records, payload, key=key, metadata=metadata):
             self.flush()
 
     def flush(self) -> None:
@@ -161,7 +162,10 @@ class ConsumerLink(Connection):
         lost = {d for c in results if isinstance(c, Lost) for d in c.deliveries}
         # What the owner was done with comes again, too, but is nothing to the owner any more.
         self._lost = list(lost.difference(self._settling.take())) if lost else []
-        return [c for c in results if isinstance(c, Delivery) and c not in lost]
+        came = [c.deliveries for c in results if isinstance(c, Delivered)]
+        if lost:
+            return [d for deliveries in came for d in deliveries if d not in lost]
+        return came[0] if len(came) == 1 else list(chain.from_iterable(came))
 
     def lost(self) -> Sequence[Delivery]:
         """Give what, as the last `poll` found, will be delivered again, to us or to another."""

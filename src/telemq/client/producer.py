@@ -11,17 +11,14 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-import msgspec
-
+from telemq.client.labels import SHORT_CHARACTERS, check_labels, within_labels
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.frames import join
 from telemq.protocol import (
     INTEGER_MAX,
     PACK_BYTES_MAX,
-    PACK_CONTROL_BYTES_MAX,
     PACK_MESSAGES_MAX,
-    PUBLISH_BYTES_MAX,
     Confirm,
     FromBroker,
     Grant,
@@ -32,7 +29,6 @@ from telemq.protocol import (
     Return,
     Want,
     Welcome,
-    encode,
 )
 
 __all__ = ["ProducerCore", "ProducerStats"]
@@ -42,22 +38,8 @@ _IDLE_NS = 100_000_000
 #: What waits for a flush, from which on it is time for one: large enough to cost a broker little,
 #: and with single records small enough that it is at work meanwhile.
 _FLUSH_MESSAGES, _FLUSH_BYTES = 256, PACK_BYTES_MAX
-#: Most bytes of a message's line in a PACK beside its labels, and of a character that is escaped.
-_LINE_BYTES, _ESCAPED = 40, 6
-#: Most bytes of the lines of a PACK.
-_PACK_LABEL_BYTES_MAX = PACK_CONTROL_BYTES_MAX - 200
 #: One for all that have none; never changed.
 _NO_METADATA: dict[str, str] = {}
-#: As long as any session and number.
-_ANY_SESSION = "0" * 64
-
-
-class _Kept(msgspec.Struct, eq=False, gc=False):
-    """A message that is not confirmed; `label_bytes` is what its labels take if unescaped."""
-
-    packed: Packed
-    payload: Payload
-    label_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +79,10 @@ class ProducerCore:
         self.session = Session("producer", name, seed)
         self._window_records = window_records
         self._window_bytes = window_bytes
-        self._waiting: deque[_Kept] = deque()
-        self._sent: dict[int, _Kept] = {}
-        self._ids: dict[str, _Kept] = {}
+        #: Of all that is kept, by id; what is to be said of it is waiting or sent.
+        self._payloads: dict[str, Payload] = {}
+        self._waiting: deque[Packed] = deque()
+        self._sent: dict[int, Packed] = {}
         self._records = self._bytes = 0
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
@@ -109,7 +92,8 @@ class ProducerCore:
         self._join_bytes = 0
         self._used_ns = 0
         self._sessions = 0
-        self._fresh = self._fresh_bytes = 0
+        #: Of what is kept, so much was there at the last flush.
+        self._flushed_messages = self._flushed_bytes = 0
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -124,7 +108,7 @@ class ProducerCore:
         payload: Payload,
         *,
         key: str,
-        metadata: dict[str, str],
+        metadata: dict[str, str] | None,
         now_ns: int,
     ) -> list[Command]:
         """Take over a message until it is confirmed; it is sent as soon as there is credit.
@@ -136,7 +120,13 @@ class ProducerCore:
         return self.flush(now_ns)
 
     def keep(
-        self, id: str, records: int, payload: Payload, *, key: str, metadata: dict[str, str]
+        self,
+        id: str,
+        records: int,
+        payload: Payload,
+        *,
+        key: str,
+        metadata: dict[str, str] | None,
     ) -> bool:
         """Take over a message until it is confirmed; it is sent at the next `flush` or `advance`.
 
@@ -147,35 +137,34 @@ class ProducerCore:
             LocalProtocolError: that id is kept already, or the message, or its labels, are larger
                 than the broker takes; nothing was changed.
         """
-        if id in self._ids:
+        if id in self._payloads:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
         size_bytes = len(payload)
         packed = Packed(id, records, size_bytes, key, metadata or _NO_METADATA)
-        label_bytes = _LINE_BYTES + len(id) + len(key)
-        if metadata:
-            label_bytes += sum([len(name) + len(text) + 6 for name, text in metadata.items()])
-        if _ESCAPED * label_bytes > PUBLISH_BYTES_MAX:
-            _check_labels(packed)
+        if metadata or len(id) + len(key) > SHORT_CHARACTERS:
+            check_labels(packed)
         if records > self._largest_records or size_bytes > self._largest_bytes:
             self._check_size(packed)
-        kept = self._ids[id] = _Kept(packed, payload, label_bytes)
-        self._waiting.append(kept)
+        self._payloads[id] = payload
+        self._waiting.append(packed)
         self._records += records
         self._bytes += size_bytes
-        self._fresh_bytes += size_bytes
-        self._fresh += 1
-        return self._fresh >= _FLUSH_MESSAGES or self._fresh_bytes >= _FLUSH_BYTES
+        return (
+            self._bytes - self._flushed_bytes >= _FLUSH_BYTES
+            or len(self._payloads) - self._flushed_messages >= _FLUSH_MESSAGES
+        )
 
     def forget(self, id: str) -> None:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
-        kept = self._ids.get(id)
-        if kept is None:
+        if id not in self._payloads:
             return
-        self._release([kept])
-        if kept in self._waiting:
-            self._waiting.remove(kept)
+        for packed in self._waiting:
+            if packed.id == id:
+                self._waiting.remove(packed)
+                break
         else:
-            del self._sent[next(number for number, sent in self._sent.items() if sent is kept)]
+            packed = self._sent.pop(next(n for n, sent in self._sent.items() if sent.id == id))
+        self._release([packed])
 
     def receive(self, message: FromBroker, now_ns: int) -> list[Command]:
         """Take in one message of the broker.
@@ -196,8 +185,8 @@ class ProducerCore:
                 self._largest_records = message.message_records_max
                 self._largest_bytes = message.message_bytes_max
                 self._join_bytes = message.join_bytes
-                for kept in self._waiting:
-                    self._check_size(kept.packed)
+                for packed in self._waiting:
+                    self._check_size(packed)
             case Grant():
                 self._credit_records += message.records
                 self._credit_bytes += message.bytes
@@ -216,7 +205,7 @@ class ProducerCore:
             self._unsend()
         if self._idle_end_ns() is not None and now_ns >= self._used_ns + _IDLE_NS:
             commands += self._give_back(now_ns)
-        if self._fresh:
+        if len(self._payloads) > self._flushed_messages:
             commands += self.flush(now_ns)
         return commands
 
@@ -229,7 +218,7 @@ class ProducerCore:
         """Give a frozen snapshot."""
         return ProducerStats(
             len(self._waiting),
-            len(self._ids) - len(self._waiting),
+            len(self._payloads) - len(self._waiting),
             self._records,
             self._bytes,
             self._credit_records,
@@ -251,25 +240,29 @@ class ProducerCore:
 
     def _confirm(self, numbers: tuple[int, ...]) -> list[str]:
         take = self._sent.pop
-        confirmed = [kept for number in numbers if (kept := take(number, None)) is not None]
-        self._release(confirmed)
-        return [kept.packed.id for kept in confirmed]
+        confirmed = [packed for n in numbers if (packed := take(n, None)) is not None]
+        return self._release(confirmed)
 
-    def _release(self, gone: list[_Kept]) -> None:
-        for kept in gone:
-            packed = kept.packed
-            del self._ids[packed.id]
-            self._records -= packed.records
-            self._bytes -= packed.bytes
+    def _release(self, gone: list[Packed]) -> list[str]:
+        """Keep these no more; gives their ids."""
+        ids = [packed.id for packed in gone]
+        for id in ids:
+            del self._payloads[id]
+        self._records -= sum([packed.records for packed in gone])
+        size_bytes = sum([packed.bytes for packed in gone])
+        self._bytes -= size_bytes
+        self._flushed_messages -= len(ids)
+        self._flushed_bytes -= size_bytes
+        return ids
 
     def flush(self, now_ns: int) -> list[Command]:
         """Send what waits, as far as credit goes, together where it fits."""
         commands: list[Command] = []
-        self._fresh = self._fresh_bytes = 0
+        self._flushed_messages, self._flushed_bytes = len(self._payloads), self._bytes
         if not self.session.token:
             return commands
         while self._waiting:
-            commands += self._want(self._waiting[0].packed, now_ns)
+            commands += self._want(self._waiting[0], now_ns)
             batch = self._next_batch()
             if not batch:
                 break
@@ -279,38 +272,30 @@ class ProducerCore:
             commands.append(self._transmit(number, batch))
         return commands
 
-    def _next_batch(self) -> list[_Kept]:
+    def _next_batch(self) -> list[Packed]:
         """Take from what waits what may be sent next in one message, and its credit."""
-        batch = self._first_that_fit() if self.session.packs else []
-        while _ESCAPED * sum([kept.label_bytes for kept in batch]) > _PACK_LABEL_BYTES_MAX:
-            # It may be too much; to write it down tells, and takes less than to count.
-            if len(encode([kept.packed for kept in batch])) <= _PACK_LABEL_BYTES_MAX:
-                break
-            del batch[len(batch) // 2 :]
-        if not batch and self._covers(self._waiting[0].packed):
+        batch = within_labels(self._first_that_fit()) if self.session.packs else []
+        if not batch and self._covers(self._waiting[0]):
             batch = [self._waiting[0]]
         for _ in batch:
             self._waiting.popleft()
-        self._credit_records -= sum([kept.packed.records for kept in batch])
-        self._credit_bytes -= sum([kept.packed.bytes for kept in batch])
+        self._credit_records -= sum([packed.records for packed in batch])
+        self._credit_bytes -= sum([packed.bytes for packed in batch])
         return batch
 
-    def _first_that_fit(self) -> list[_Kept]:
+    def _first_that_fit(self) -> list[Packed]:
         """List the first of what waits that fit into a pack, the credit and the wish."""
-        batch: list[_Kept] = []
+        batch: list[Packed] = []
         records, size_bytes = self._credit_records, min(self._credit_bytes, PACK_BYTES_MAX)
-        label_bytes = _PACK_LABEL_BYTES_MAX
         most_records, most_bytes = self._least_records, self._least_bytes
-        for kept in islice(self._waiting, PACK_MESSAGES_MAX):
-            packed = kept.packed
+        for packed in islice(self._waiting, PACK_MESSAGES_MAX):
             records -= packed.records
             size_bytes -= packed.bytes
-            label_bytes -= kept.label_bytes
-            if records < 0 or size_bytes < 0 or label_bytes < 0:
+            if records < 0 or size_bytes < 0:
                 break
             if packed.records > most_records or packed.bytes > most_bytes:
                 break
-            batch.append(kept)
+            batch.append(packed)
         return batch
 
     def _covers(self, packed: Packed) -> bool:
@@ -373,27 +358,15 @@ class ProducerCore:
                 f"make smaller batches, or raise the broker's {flags}"
             )
 
-    def _transmit(self, number: int, batch: list[_Kept]) -> Transmit:
+    def _transmit(self, number: int, batch: list[Packed]) -> Transmit:
         token = self.session.token
+        payloads = [self._payloads[packed.id] for packed in batch]
         if len(batch) == 1:
-            head = batch[0].packed
+            (head,) = batch
             publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
-            return Transmit(publish, (batch[0].payload,))
-        pack = PublishPack(token, number, tuple([kept.packed for kept in batch]))
-        return Transmit(pack, join([kept.payload for kept in batch], self._join_bytes))
+            return Transmit(publish, (payloads[0],))
+        return Transmit(PublishPack(token, number, tuple(batch)), join(payloads, self._join_bytes))
 
 
 def _is_half(need: int, least: int) -> bool:
     return need < least and 2 * need <= least
-
-
-def _check_labels(packed: Packed) -> None:
-    publish = Publish(
-        _ANY_SESSION, INTEGER_MAX, packed.id, INTEGER_MAX, packed.key, packed.metadata
-    )
-    size_bytes = len(encode(publish))
-    if size_bytes > PUBLISH_BYTES_MAX:
-        raise LocalProtocolError(
-            f"{packed.id[:100]}: id, key and metadata take {size_bytes} bytes of a PUBLISH; "
-            f"{PUBLISH_BYTES_MAX} are the limit: put more into the payload"
-        )

@@ -39,7 +39,16 @@ from telemq.protocol import (
     speaks_packs,
 )
 
-__all__ = ["Command", "Confirmed", "Delivery", "Lost", "Reconnect", "Session", "Transmit"]
+__all__ = [
+    "Command",
+    "Confirmed",
+    "Delivered",
+    "Delivery",
+    "Lost",
+    "Reconnect",
+    "Session",
+    "Transmit",
+]
 
 _SECOND = 1_000_000_000
 #: The first pause and the longest; docs/protocol.md, Session.
@@ -97,13 +106,20 @@ class Delivery(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """These messages came, in this order; at least one."""
+
+    deliveries: list[Delivery]
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """These deliveries ended with their session, unsettled: they will be delivered again."""
 
     deliveries: list[Delivery]
 
 
-Command = Transmit | Reconnect | Confirmed | Delivery | Lost
+Command = Transmit | Reconnect | Confirmed | Delivered | Lost
 
 
 class Session:

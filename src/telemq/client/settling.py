@@ -51,10 +51,10 @@ class Settling:
             self._waits, self._was_joined = not self._at_once, False
             self._at_once -= bool(self._at_once)
             self._until_ns = now_ns + _WAIT_NS * self._waits
-        for delivery in deliveries:
-            self._deliveries.append(delivery)
-            self._records += delivery.records
-            self._bytes += len(delivery.payload)
+        added = list(deliveries)
+        self._deliveries += added
+        self._records += sum([delivery.records for delivery in added])
+        self._bytes += sum([len(delivery.payload) for delivery in added])
 
     def is_due(self, now_ns: int) -> bool:
         """Tell whether what waits is to be said now."""

@@ -22,7 +22,7 @@ from telemq.broker.peers import PeerId
 from telemq.broker.stats import BrokerStats
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore, ProducerStats
-from telemq.client.session import Command, Confirmed, Lost, Reconnect, Transmit
+from telemq.client.session import Command, Confirmed, Delivered, Lost, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.engine.base import Delivery, Outcome
 from telemq.protocol import Frames, FromBroker, Payload, Role
@@ -208,7 +208,7 @@ class MemoryProducer(_End[ProducerCore]):
         with self._queue.changed:
             self._run(
                 self._core.publish(
-                    id, records, payload, key=key, metadata=metadata or {}, now_ns=monotonic_ns()
+                    id, records, payload, key=key, metadata=metadata, now_ns=monotonic_ns()
                 )
             )
 
@@ -241,7 +241,8 @@ class MemoryConsumer(_End[ConsumerCore]):
         results = self._poll(timeout_s)
         self._lost = [d for c in results if isinstance(c, Lost) for d in c.deliveries]
         gone = set(self._lost)
-        return [c for c in results if isinstance(c, Delivery) and c not in gone]
+        came = [d for c in results if isinstance(c, Delivered) for d in c.deliveries]
+        return [delivery for delivery in came if delivery not in gone]
 
     def lost(self) -> Sequence[Delivery]:
         """Give what, as the last `poll` found, will be delivered again."""

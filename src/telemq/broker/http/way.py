@@ -30,7 +30,7 @@ from telemq.broker.local import LocalPeer, LocalPeers
 from telemq.broker.pushpull import Send
 from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
-from telemq.client.session import Confirmed, Delivery
+from telemq.client.session import Confirmed, Delivered, Delivery
 from telemq.clock import monotonic_ns
 from telemq.settings import BrokerSettings
 
@@ -209,8 +209,9 @@ class HttpWay:
                 self._finish(ask, Published(ask.id, stored=False))
         elif ask is not None:
             for result in results:
-                if isinstance(result, Delivery):
-                    self._lend(ask, peer, result)
+                if isinstance(result, Delivered):
+                    for delivery in result.deliveries:
+                        self._lend(ask, peer, delivery)
 
     def _lend(self, ask: Consume, peer: LocalPeer, delivery: Delivery) -> None:
         now_ns = monotonic_ns()
