@@ -131,7 +131,7 @@ class LocalPeers:
 
         A process that was stopped for a minute has not lost touch with itself.
         """
-        if now_ns < self._beaten_ns + self._heartbeat_ns:
+        if not self._peers or now_ns < self._beaten_ns + self._heartbeat_ns:
             return []
         out: list[Outgoing] = []
         for peer in list(self._peers.values()):
@@ -144,7 +144,7 @@ class LocalPeers:
 
     def advance(self, now_ns: int) -> list[Outgoing]:
         """Let time pass for all; call it after what the broker's `advance` said was handed on."""
-        if now_ns < self._beaten_ns + self._beat_ns:
+        if not self._peers or now_ns < self._beaten_ns + self._beat_ns:
             return []
         self._beaten_ns = now_ns
         out: list[Outgoing] = []

@@ -15,17 +15,15 @@ import zmq
 
 from telemq.broker.door import Door
 from telemq.broker.peers import PeerId
-from telemq.client.payload import send_frames
+from telemq.client.payload import has_message, receive_frames, send_frames
 from telemq.clock import monotonic_ns
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
-from telemq.frames import COPY_BYTES_MAX
 from telemq.health import LOOPBACK
 from telemq.keys import KeyDirectory
 from telemq.protocol import (
     PACK_BYTES_MAX,
     Frames,
     FromPeer,
-    Payload,
     PublishPack,
     Role,
     decode_from_peer,
@@ -159,7 +157,10 @@ class Routers:
     def receive(self, role: Role, most: int) -> Iterator[Arrival]:
         """Yield what has come from peers of one role, at most so many messages."""
         router, door = self._sockets[role], self.door
-        for _ in range(most):
+        for taken in range(most):
+            # Mostly there is one; of many, the rest come without asking.
+            if taken == 1 and not has_message(router):
+                return
             arrival = _receive(role, router, has_keys=door is not None)
             if arrival is None:
                 return
@@ -195,11 +196,5 @@ def _receive(role: Role, router: zmq.Socket[bytes], *, has_keys: bool) -> Arriva
             peer = PeerId(role, router.recv(_NOBLOCK))
     except zmq.Again:
         return None
-    # Behind the routing id there always is a frame. Whether there is another, a frame knows; to ask
-    # the socket took more time than all the rest.
-    frame = router.recv(_NOBLOCK, copy=False)
-    control, frames = frame.bytes, list[Payload]()
-    while frame.more:
-        frame = router.recv(_NOBLOCK, copy=False)
-        frames.append(frame.buffer if len(frame) > COPY_BYTES_MAX else frame.bytes)
-    return Arrival(peer, control, tuple(frames))
+    # Behind the routing id there always is a frame.
+    return Arrival(peer, *receive_frames(router))

@@ -86,6 +86,8 @@ class Ways:
 
     def prepare(self) -> int | None:
         """Set the poller to what is waited for; gives when to stop waiting even so, or None."""
+        if not self._on:
+            return None
         for way in self._on:
             way.watch(self._poller)
         if any(way.is_due() for way in self._on):

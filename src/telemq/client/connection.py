@@ -16,22 +16,19 @@ import zmq
 
 from telemq.client.consumer import ConsumerCore
 from telemq.client.handshake import Handshake, use_keys
-from telemq.client.payload import send_frames
+from telemq.client.payload import has_message, receive_frames, send_frames
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Reconnect, Transmit
 from telemq.clock import monotonic_ns
 from telemq.errors import RemoteProtocolError, SettingError
-from telemq.frames import COPY_BYTES_MAX
 from telemq.keys import LinkKeys
 from telemq.log import get
-from telemq.protocol import Frames, Payload, decode_from_broker, encode
+from telemq.protocol import Frames, decode_from_broker, encode
 
 __all__ = ["Connection"]
 
 #: Messages taken in by one `poll` before the owner has its turn.
 _BURST = 1000
-#: int, because or-ing flag enums costs more than the rest of a call.
-_NOBLOCK = int(zmq.NOBLOCK)
 #: How long `close` waits for BYE and the last SETTLE to leave.
 _LINGER_MS = 500
 
@@ -115,11 +112,10 @@ class Connection:
             now_ns = monotonic_ns()
             self._advance(now_ns)
             self._note_changes()
-            wait_s = 0.0 if self._results else max(0.0, end - time.monotonic())
-            deadline_ns = self.next_deadline_ns()
-            if deadline_ns is not None:
-                wait_s = min(wait_s, max(0.0, (deadline_ns - now_ns) / 1e9))
-            woken, is_readable = self._wait(wait_s)
+            wait_s = 0.0 if self._results else end - time.monotonic()
+            if wait_s > 0 and (deadline_ns := self.next_deadline_ns()) is not None:
+                wait_s = min(wait_s, (deadline_ns - now_ns) / 1e9)
+            woken, is_readable = self._wait(max(0.0, wait_s))
             if is_readable:
                 self._take_in()
             self._note_changes()
@@ -154,19 +150,16 @@ class Connection:
             self._watched = watched
 
     def _take_in(self) -> None:
-        for _ in range(_BURST):
+        for taken in range(_BURST):
             link = self._socket  # a command may have made a new one
-            if link is None:
+            # Mostly there is one; of many, the rest come without asking.
+            if link is None or (taken == 1 and not has_message(link)):
                 return
             try:
-                frame = link.recv(_NOBLOCK, copy=False)
+                control, frames = receive_frames(link)
             except zmq.Again:
                 return
-            control, frames = frame.bytes, list[Payload]()
-            while frame.more:
-                frame = link.recv(_NOBLOCK, copy=False)
-                frames.append(frame.buffer if len(frame) > COPY_BYTES_MAX else frame.bytes)
-            self._run(self._receive(control, tuple(frames)))
+            self._run(self._receive(control, frames))
 
     def _receive(self, control: bytes, frames: Frames) -> list[Command]:
         try:

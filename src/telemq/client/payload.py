@@ -1,22 +1,44 @@
-"""How a payload is handed to a socket with as little copying as pays."""
+"""How messages are handed to a socket and taken from it, with as little copying as pays."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import zmq
 
+from telemq.frames import COPY_BYTES_MAX
 from telemq.protocol import Frames, Payload
 
-__all__ = ["send_frames"]
+__all__ = ["has_message", "receive_frames", "send_frames"]
 
 #: int, because or-ing flag enums costs more than the rest of a call.
-_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_NOBLOCK, _SNDMORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 #: Larger memory of ours is handed over without a copy. pyzmq has a thread for that, which wakes for
 #: each frame once libzmq is done with it; up to here, to copy is cheaper: a producer's CPU s a
 #: million fell from 0.30 to 0.26 with frames of 200 KB, 2.47 to 2.30 with 100 KB of single records.
 #: For frames of 1 MiB it makes no difference.
 _COPY_BYTES_MAX = 262_144
+
+
+def has_message(socket: zmq.Socket[Any]) -> bool:
+    """Tell whether there is a message to receive; takes half the time of a receive in vain."""
+    return bool(cast(int, socket.get(zmq.EVENTS)) & _POLLIN)
+
+
+def receive_frames(socket: zmq.Socket[Any]) -> tuple[bytes, Frames]:
+    """Receive a message, or all of it but its address: the control frame, and the payloads.
+
+    Raises:
+        zmq.Again: there is none.
+    """
+    # Whether there is another frame, a frame knows; to ask the socket took more time than all the
+    # rest.
+    frame = socket.recv(_NOBLOCK, copy=False)
+    control, frames = frame.bytes, list[Payload]()
+    while frame.more:
+        frame = socket.recv(_NOBLOCK, copy=False)
+        frames.append(frame.buffer if len(frame) > COPY_BYTES_MAX else frame.bytes)
+    return control, tuple(frames)
 
 
 def send_frames(socket: zmq.Socket[Any], control: bytes, frames: Frames) -> None:
