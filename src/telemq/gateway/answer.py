@@ -20,6 +20,7 @@ from litestar.types import Receive, Scope, Send
 
 from telemq import log
 from telemq.errors import StoreError
+from telemq.gateway.cancelling import cancelled
 from telemq.gateway.formats import Format
 from telemq.gateway.metrics import GatewayMetrics
 from telemq.store.reader import Reader
@@ -61,10 +62,8 @@ class Answer(ABC):
         except asyncio.CancelledError:  # the gateway stops, and waited long enough
             stopped = True
         finally:
-            answer.cancel()
-            gone.cancel()
             # Until the query has ended and its connection is back.
-            await asyncio.gather(answer, gone, return_exceptions=True)
+            await cancelled(answer, gone)
         if stopped and not self._started:
             raise StoreError("the gateway is stopping")
         if answer.cancelled():

@@ -24,6 +24,7 @@ from litestar.types import Receive, Scope, Send
 
 from telemq import log
 from telemq.errors import StoreError
+from telemq.gateway.cancelling import cancelled
 from telemq.gateway.fanout import Filter, Picked, Watcher
 from telemq.gateway.follower import Follower
 from telemq.settings import ApiSettings
@@ -73,9 +74,7 @@ class LiveAnswer:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             fanout.leave(watcher)
-            answer.cancel()
-            gone.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
+            await cancelled(answer, gone)
         if not answer.cancelled() and (error := answer.exception()):
             log.get().warning("live client cut off", error=str(error) or type(error).__name__)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from telemq.gateway.cancelling import cancelled
+
 __all__ = ["Memo"]
 
 T = TypeVar("T")
@@ -56,9 +58,8 @@ class Memo(Generic[T]):
         finally:
             search.waiting -= 1
             if not search.waiting and not search.task.done():
-                search.task.cancel()
                 self._drop(question, search)
-                await asyncio.wait({search.task})  # until its connection is back
+                await cancelled(search.task)  # until its connection is back
 
     def _begin(self, question: Hashable, find: Callable[[], Coroutine[Any, Any, T]]) -> _Search[T]:
         task = asyncio.create_task(find(), name="memo")
