@@ -122,8 +122,9 @@ def test_fault_31_a_client_that_goes_away_ends_its_question(
         assert 200 == api.get(path).status_code
 
 
+@pytest.mark.parametrize("path", [_PATH, "/api/v1/fleet/usage", "/api/v1/integrity"])
 def test_a_gateway_that_is_killed_ends_its_questions(
-    dsn: str, conn: psycopg.Connection[Any]
+    dsn: str, conn: psycopg.Connection[Any], path: str
 ) -> None:
     """Kubernetes takes one for out of memory, again and again, and Postgres is not filled up."""
     add_partition(conn)
@@ -133,7 +134,7 @@ def test_a_gateway_that_is_killed_ends_its_questions(
         url = httpx.URL(gateway.event("gateway listens")["url"])
         locker.execute("LOCK TABLE sample IN ACCESS EXCLUSIVE MODE")
         with socket.create_connection((url.host, url.port or 0), timeout=10) as sock:
-            sock.sendall(f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             _wait_for(lambda: _in_lock(conn) == 1)
             gateway.kill()
             _wait_for(lambda: _in_lock(conn) == 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, LiteralString
 
 import msgspec
 import psycopg
@@ -20,6 +20,7 @@ from litestar.params import SkipValidation
 
 from telemq.errors import StoreError
 from telemq.gateway.query import only
+from telemq.store.reader import CLIENT_CHECK
 from telemq.store.verify import DAMAGES_MAX, STREAMS_MAX, verify
 from telemq.web.problems import described
 
@@ -27,6 +28,7 @@ __all__ = ["ROUTES", "DamageSeen", "Integrity", "StreamIntegrity", "Verifier", "
 
 #: Shortest time for which a report is kept.
 _KEPT_S = 5.0
+_SESSION: LiteralString = f"SELECT set_config('statement_timeout', %s, false), {CLIENT_CHECK}"
 
 
 def _meta(description: str, *examples: object) -> msgspec.Meta:
@@ -147,7 +149,7 @@ class Verifier:
                 self._conn = conn
                 if self._closed:  # before there was something to cancel
                     raise StoreError("the gateway is stopping")
-                conn.execute("SELECT set_config('statement_timeout', %s, false)", [limit])
+                conn.execute(_SESSION, [limit])
                 return msgspec.convert(verify(conn).to_dict(), Integrity)
         except StoreError as error:
             if isinstance(error.__cause__, psycopg.errors.QueryCanceled):

@@ -33,18 +33,20 @@ from psycopg.rows import TupleRow
 from telemq.errors import StoreError
 from telemq.store.columns import NEVER_US, register
 from telemq.store.partitions import EXISTING, moment
+from telemq.store.reader import CLIENT_CHECK
 
 __all__ = ["Found", "LatestReader", "Look", "SeriesRow", "newer"]
 
 #: Series read at a time: some 10 ms of the caller's loop.
 _SERIES_ROWS = 2000
 
-_SESSION = """
+_SESSION = f"""
 SELECT set_config('default_transaction_read_only', 'on', false),
        set_config('default_transaction_isolation', 'repeatable read', false),
        set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %(ms)s, false),
-       set_config('idle_in_transaction_session_timeout', %(ms)s, false)
+       set_config('idle_in_transaction_session_timeout', %(ms)s, false),
+       {CLIENT_CHECK}
 """
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,

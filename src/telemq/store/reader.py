@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self
 
@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from telemq.errors import AggregateError, SlowQueryError, StoreError
 
-__all__ = ["PoolStats", "Reader"]
+__all__ = ["CLIENT_CHECK", "PoolStats", "Reader"]
 
 #: Requests that may wait for one of the pool's connections; more are told at once that it is full.
 _WAITING_MAX = 200
@@ -27,21 +27,22 @@ _WAITING_MAX = 200
 _READY_S = 1.0
 #: Connections beside the pool, for what must not wait behind long answers.
 _SIDE = 2
-#: How often Postgres looks whether who asks is still there while it works. A cancellation that
-#: comes between two statements does nothing, and psycopg closes the connection after a while; and
-#: a gateway that is killed cancels nothing.
-_LOOK_MS = 1000
 
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedFunction,
 )
-_LIMITS = """
+#: Lets Postgres look every second, while it works, whether who asks is still there. A cancellation
+#: that comes between two statements does nothing, and psycopg closes the connection after a while;
+#: and a gateway that is killed cancels nothing. A server on Windows cannot look.
+CLIENT_CHECK: LiteralString = """set_config('client_connection_check_interval',
+    CASE WHEN version() ~* 'windows|mingw|visual c' THEN '0' ELSE '1s' END, false)"""
+_LIMITS = f"""
 SELECT set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %(ms)s, false),
-       set_config('idle_in_transaction_session_timeout', %(ms)s, false)"""
-_LOOK = "SELECT set_config('client_connection_check_interval', %(ms)s, false)"
+       set_config('idle_in_transaction_session_timeout', %(ms)s, false),
+       {CLIENT_CHECK}"""
 _SESSION = (
     _LIMITS
     + """,
@@ -221,9 +222,6 @@ class Reader:
     ) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
         async def configure(conn: psycopg.AsyncConnection[TupleRow]) -> None:
             await conn.execute(session, {"ms": str(round(statement_s_max * 1000))})
-            # A server on Windows cannot look.
-            with suppress(psycopg.errors.InvalidParameterValue):
-                await conn.execute(_LOOK, {"ms": str(_LOOK_MS)})
 
         async def check(conn: psycopg.AsyncConnection[TupleRow]) -> None:
             try:
