@@ -57,10 +57,9 @@ def test_a_restart_of_postgres_between_two_requests_is_not_noticed(tmp_path: Pat
     with server as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         migrate(conn)
     with serving(ApiSettings(dsn=dsn)) as api:
-        with server:
-            _wait_until_ready(api)
-        with server:
-            assert [200, 200] == [api.get(path).status_code for path in _PATHS[:2]]
+        for _ in range(2):
+            with server:
+                assert [200, 200] == [api.get(path).status_code for path in _PATHS[:2]]
 
 
 def test_a_database_without_a_schema_is_not_ready(postgres: Databases) -> None:

@@ -1,7 +1,7 @@
 """The telemetry of a GPU, in order of time, an answer of any size in bounded memory.
 
-A short answer, such as that of an hour, is one statement, which gives each series' labels and all
-its samples in one row. Any other is one transaction with a server-side cursor, read a chunk at a
+A short answer, such as that of an hour, is one statement and one row, which has each series' labels
+and all samples. Any other is one transaction with a server-side cursor, read a chunk at a
 time; the labels of its series come once, before the samples. Samples come from partitions and
 chunks by `samples_between`, which Postgres inlines: a query of a window reads the partitions and
 chunks of the window.
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import accumulate, pairwise
 from typing import LiteralString, Protocol
 
 import psycopg
@@ -37,10 +38,10 @@ from telemq.store.telemetry_query import (
 
 __all__ = ["Telemetry", "telemetry"]
 
-#: Bytes of a time in a series' times.
-_TIME_BYTES = 8
+#: Bytes of a time, and of a value.
+_EACH_BYTES = 8
 _SERIES: LiteralString = f"""
-SELECT {LABELS} FROM series s JOIN gpu g ON g.id = s.gpu
+SELECT s.id, {LABELS} FROM series s JOIN gpu g ON g.id = s.gpu
 WHERE (cardinality(%(metrics)s::text[]) = 0 OR s.metric_name = ANY(%(metrics)s::text[]))
 """
 
@@ -132,13 +133,17 @@ async def _at_once(
     """Give an answer that is short and has samples; else None, which says nothing of the GPU."""
     async with conn.cursor(binary=True) as cursor:
         # Never prepared: a plan made for any window reads all partitions of all windows.
-        rows = await (await cursor.execute(*statement, prepare=False)).fetchall()
-    labels = {series: SeriesLabels(*of) for series, *of, _times, _values in rows}
-    found = [SeriesSamples(series, times, values) for series, *_, times, values in rows]
-    longest = max((len(one.times) // _TIME_BYTES for one in found), default=0)
-    if not found or len(found) > AT_ONCE_SERIES or longest > AT_ONCE_EACH:
+        row = await (await cursor.execute(*statement, prepare=False)).fetchone()
+    ids, labels, samples, times, values = row or (None,) * 5
+    if not ids or len(ids) > AT_ONCE_SERIES or max(samples) > AT_ONCE_EACH:
         return None
-    return Telemetry(labels, _AtHand(Samples.merged(found, descending=descending)))
+    ends = [_EACH_BYTES * before for before in accumulate(samples, initial=0)]
+    found = [
+        SeriesSamples(series, times[start:end], values[start:end])
+        for series, (start, end) in zip(ids, pairwise(ends), strict=True)
+    ]
+    named = {series: SeriesLabels(*of) for series, of in zip(ids, labels, strict=True)}
+    return Telemetry(named, _AtHand(Samples.merged(found, descending=descending)))
 
 
 @asynccontextmanager

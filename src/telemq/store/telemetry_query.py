@@ -44,9 +44,9 @@ _FORMULA: dict[str, LiteralString] = {
 AGGREGATES = tuple(_FORMULA)
 #: Longest step: a leap year.
 STEP_S_MAX = 366 * 86_400
-#: Of a series `s` and its GPU `g`: its id, and its labels in the order of `SeriesLabels`.
+#: Of a series `s` and its GPU `g`: its labels in the order of `SeriesLabels`.
 LABELS: LiteralString = """
-s.id, s.metric_name, s.gpu_id, s.device, g.uuid, s.model_name, s.hostname,
+s.metric_name, s.gpu_id, s.device, g.uuid, s.model_name, s.hostname,
 s.container, s.pod, s.namespace, s.labels_raw
 """
 #: What is read at once: windows up to this, of so many series so many samples each. In most fleets
@@ -144,9 +144,10 @@ class Question:
     def at_once(self, now: datetime) -> Statement | None:
         """Give what reads the whole answer in one statement, where it may be short; or None.
 
-        A row is one series that has samples: `LABELS`, and as bytes the times and the values of
-        `SeriesSamples`. The answer is too long, or none, if there is no row, more rows than
-        `AT_ONCE_SERIES`, or a series with more samples than `AT_ONCE_EACH`.
+        One row: of each series that has samples its id, the texts of `LABELS` and how many samples,
+        as arrays; and of all of them, one series after the other, the times and the values of
+        `SeriesSamples`. Without such a series all are null. The answer is too long if it has more
+        series than `AT_ONCE_SERIES`, or a series with more samples than `AT_ONCE_EACH`.
 
         Args:
             now: where a window that has no end is taken to end, to guess how long the answer is.
@@ -223,20 +224,25 @@ _BETWEEN: LiteralString = (
 )
 #: One field a row is half of the client's work with three.
 _PACKED: LiteralString = "SELECT timestamptz_send(ts) || int4send(series_id) || float8send(value)"
-#: One statement, so it sees one state of the database without a transaction around it.
+#: One statement, so it sees one state of the database without a transaction around it; and one row,
+#: because each row of several kilobytes would wake the client up.
 _WHOLE: LiteralString = f"""
-SELECT {LABELS}, found.times, found.values
-FROM gpu g JOIN series s ON s.gpu = g.id
-CROSS JOIN LATERAL (
-    SELECT string_agg(timestamptz_send(ts), '') AS times,
-           string_agg(float8send(value), '') AS values
-    FROM (
-        SELECT ts, value FROM {_BETWEEN} WHERE series_id = s.id LIMIT %(each)s
-    ) AS sample
-) AS found
-WHERE g.uuid = %(gpu)s AND found.times IS NOT NULL
-  AND (cardinality(%(metrics)s::text[]) = 0 OR s.metric_name = ANY(%(metrics)s::text[]))
-LIMIT %(most)s
+SELECT array_agg(id), array_agg(labels), array_agg(samples),
+       string_agg(times, ''), string_agg(values, '')
+FROM (
+    SELECT s.id, ARRAY[{LABELS}] AS labels, found.*
+    FROM gpu g JOIN series s ON s.gpu = g.id
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS samples, string_agg(timestamptz_send(ts), '') AS times,
+               string_agg(float8send(value), '') AS values
+        FROM (
+            SELECT ts, value FROM {_BETWEEN} WHERE series_id = s.id LIMIT %(each)s
+        ) AS sample
+    ) AS found
+    WHERE g.uuid = %(gpu)s AND found.samples > 0
+      AND (cardinality(%(metrics)s::text[]) = 0 OR s.metric_name = ANY(%(metrics)s::text[]))
+    LIMIT %(most)s
+) AS whole
 """
 _SAMPLES: LiteralString = f"""
 SELECT ts, series_id, value FROM (
