@@ -35,6 +35,9 @@ __all__ = ["Arrival", "Routers"]
 _LINGER_MS = 500
 #: int, because or-ing flag enums was 15 % of a first broker's time.
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+#: A thread of libzmq for each role, as ZMQ_AFFINITY counts them: what comes in is read (and
+#: decrypted) while what goes out is written. One thread for both takes 12 % longer with keys.
+_THREADS: dict[Role, int] = {"producer": 0b01, "consumer": 0b10}
 
 
 class Arrival(NamedTuple):
@@ -88,7 +91,7 @@ class Routers:
     """
 
     def __init__(self, settings: BrokerSettings, payload_bytes_max: int) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(len(_THREADS))
         self.door: Door | None = None
         self._sockets: dict[Role, zmq.Socket[bytes]] = {}
         self._frame_bytes_max = max(payload_bytes_max, PACK_BYTES_MAX)
@@ -116,6 +119,7 @@ class Routers:
             accepted = "a loopback address, unless --keys or --insecure is given"
             raise SettingError(flag, endpoint, accepted)
         router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.AFFINITY, _THREADS[role])
         # Credit bounds what is under way in both directions; a full high-water mark would drop
         # silently. A peer that is gone makes sending fail instead of vanish.
         router.set_hwm(0)
