@@ -24,15 +24,14 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from telemq.endpoint import LOOPBACK
 from telemq.errors import BusyError, SettingError, TelemqError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["LOOPBACK", "OpsServer", "host_and_port"]
+__all__ = ["OpsServer", "host_and_port"]
 
-#: Hosts that only this machine reaches.
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 #: A client that has not sent its request and taken its answer by then is dropped.
 _REQUEST_S = 5.0
 #: More clients at once than this are dropped: each costs a thread.

@@ -325,6 +325,18 @@ def test_what_is_not_understood_ends_the_session_and_is_survived() -> None:
         context.destroy(linger=0)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "is_bounded"), [("tcp://127.0.0.1:9", True), ("tcp://192.0.2.1:9", False)]
+)
+def test_send_buffer_is_bounded_within_this_machine_only(endpoint: str, is_bounded: bool) -> None:
+    """A bound slows a connection down that has a network's delay, as between two continents."""
+    with closing(ProducerLink(endpoint, name="p", window_records=1, window_bytes=1)) as link:
+        link.poll(0)
+        assert link.socket is not None
+        left_to_the_system = -1
+        assert is_bounded == (link.socket.getsockopt(zmq.SNDBUF) != left_to_the_system)
+
+
 def test_closing_a_link_without_a_broker_takes_no_time() -> None:
     """Ctrl-C while the broker is away."""
     with producer_of("tcp://127.0.0.1:1") as producer:

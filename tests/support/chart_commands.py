@@ -15,8 +15,9 @@ from unittest import mock
 
 import typer
 
+from telemq.endpoint import LOOPBACK
 from telemq.errors import SettingError
-from telemq.health import LOOPBACK, host_and_port
+from telemq.health import host_and_port
 from telemq.setting import rows
 from telemq.settings import (
     ApiSettings,

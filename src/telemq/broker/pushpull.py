@@ -20,9 +20,9 @@ from telemq.client.consumer import ConsumerCore
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Delivered, Delivery
 from telemq.clock import monotonic_ns
+from telemq.endpoint import is_local
 from telemq.errors import BusyError, SettingError
 from telemq.frames import COPY_BYTES_MAX
-from telemq.health import LOOPBACK
 from telemq.log import get
 from telemq.protocol import Payload
 from telemq.settings import BrokerSettings
@@ -247,9 +247,7 @@ class PushWay:
 
 
 def _bind(socket: zmq.Socket[bytes], flag: str, endpoint: str, *, insecure: bool) -> str:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    is_local = endpoint.startswith(("ipc://", "inproc://")) or host in LOOPBACK
-    if not is_local and not insecure:
+    if not is_local(endpoint) and not insecure:
         # There are no keys on this way: whoever reaches it may use it.
         accepted = "a loopback or ipc endpoint, unless --insecure is given"
         raise SettingError(flag, endpoint, accepted)

@@ -15,10 +15,10 @@ import zmq
 
 from telemq.broker.door import Door
 from telemq.broker.peers import PeerId
-from telemq.client.payload import has_message, receive_frames, send_frames
+from telemq.client.payload import fit_buffer, has_message, receive_frames, send_frames
 from telemq.clock import monotonic_ns
+from telemq.endpoint import is_local
 from telemq.errors import BusyError, RemoteProtocolError, SettingError
-from telemq.health import LOOPBACK
 from telemq.keys import KeyDirectory
 from telemq.protocol import (
     PACK_BYTES_MAX,
@@ -113,9 +113,7 @@ class Routers:
 
     def _bind(self, role: Role, endpoint: str, settings: BrokerSettings) -> str:
         flag = f"--{role}-bind"
-        host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        is_local = endpoint.startswith(("ipc://", "inproc://")) or host in LOOPBACK
-        if not (is_local or settings.keys or settings.insecure):
+        if not (is_local(endpoint) or settings.keys or settings.insecure):
             accepted = "a loopback address, unless --keys or --insecure is given"
             raise SettingError(flag, endpoint, accepted)
         router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
@@ -134,6 +132,7 @@ class Routers:
         router.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
         router.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         router.setsockopt(zmq.IPV6, int("[" in endpoint))
+        fit_buffer(router, endpoint)
         if self.door:
             self.door.guard(router, role)
         try:

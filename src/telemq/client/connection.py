@@ -16,7 +16,7 @@ import zmq
 
 from telemq.client.consumer import ConsumerCore
 from telemq.client.handshake import Handshake, use_keys
-from telemq.client.payload import has_message, receive_frames, send_frames
+from telemq.client.payload import fit_buffer, has_message, receive_frames, send_frames
 from telemq.client.producer import ProducerCore
 from telemq.client.session import Command, Reconnect, Transmit
 from telemq.clock import monotonic_ns
@@ -200,6 +200,7 @@ class Connection:
         link.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         link.setsockopt(zmq.HANDSHAKE_IVL, 1000)
         link.setsockopt(zmq.IPV6, int("[" in self._endpoint))
+        fit_buffer(link, self._endpoint)
         self._handshake = Handshake(link, self._keys)
         link.connect(self._endpoint)
         self._socket = link

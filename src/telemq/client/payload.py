@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import zmq
 
+from telemq.endpoint import is_local
 from telemq.frames import COPY_BYTES_MAX
 from telemq.protocol import Frames, Payload
 
-__all__ = ["has_message", "receive_frames", "send_frames"]
+__all__ = ["fit_buffer", "has_message", "receive_frames", "send_frames"]
 
 #: int, because or-ing flag enums costs more than the rest of a call.
 _NOBLOCK, _SNDMORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
@@ -18,6 +19,17 @@ _NOBLOCK, _SNDMORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN
 #: million fell from 0.30 to 0.26 with frames of 200 KB, 2.47 to 2.30 with 100 KB of single records.
 #: For frames of 1 MiB it makes no difference.
 _COPY_BYTES_MAX = 262_144
+#: What the kernel takes in of one connection within this machine and nobody has read yet; Linux
+#: doubles it. It grows to 4 MiB by itself, which is more than the caches keep: 256 records of 400
+#: bytes a message took a tenth less CPU time with this, a fifth less beside busy neighbours. Half
+#: and twice of it gain less. Over a network what is under way counts, too, and needs the room.
+_LOCAL_SEND_BYTES = 262_144
+
+
+def fit_buffer(socket: zmq.Socket[Any], endpoint: str) -> None:
+    """Set the send buffer of a socket that is to be bound or connected to an endpoint."""
+    if is_local(endpoint):
+        socket.setsockopt(zmq.SNDBUF, _LOCAL_SEND_BYTES)
 
 
 def has_message(socket: zmq.Socket[Any]) -> bool:

@@ -22,11 +22,12 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from telemq.endpoint import LOOPBACK
 from telemq.errors import SettingError
 from telemq.gateway.metrics import GatewayMetrics
 from telemq.gateway.rate import RateLimit
 from telemq.gateway.tokens import Find, KnownTokens
-from telemq.health import LOOPBACK, host_and_port
+from telemq.health import host_and_port
 from telemq.settings import ApiSettings
 from telemq.token import Presented, Scope, Token, allows, bearer
 from telemq.web.access import is_own_host

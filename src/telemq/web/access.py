@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telemq.health import LOOPBACK
+from telemq.endpoint import LOOPBACK
 
 __all__ = ["OPEN", "is_own_host"]
 

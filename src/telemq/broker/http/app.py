@@ -22,8 +22,9 @@ from telemq.broker.http import bodies, routes
 from telemq.broker.http.desk import Desk
 from telemq.broker.http.door import Door
 from telemq.broker.metrics import BrokerMetrics
+from telemq.endpoint import LOOPBACK
 from telemq.errors import SettingError
-from telemq.health import LOOPBACK, host_and_port
+from telemq.health import host_and_port
 from telemq.settings import BrokerSettings
 from telemq.web import pages
 from telemq.web.problems import HANDLERS
