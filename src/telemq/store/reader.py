@@ -259,7 +259,7 @@ class Reader:
 def _is_silent(conn: psycopg.AsyncConnection[TupleRow]) -> bool:
     """Tell whether nothing came on an idle connection, such as word of its end.
 
-    To ask Postgres instead is a third of a short question, and finds no more: where a machine
+    To ask Postgres instead is a quarter of a short question, and finds no more: where a machine
     vanishes without a word, who asks waits in vain, too.
     """
     if not hasattr(select, "poll"):  # Windows
