@@ -18,8 +18,12 @@ class BrokerSettings(WaysSettings, Common):
 
     component: ClassVar[str] = "broker"
 
-    producer_bind: str = setting("tcp://127.0.0.1:5601", "ZeroMQ endpoint for producers.")
-    consumer_bind: str = setting("tcp://127.0.0.1:5602", "ZeroMQ endpoint for consumers.")
+    producer_bind: str = setting(
+        "tcp://127.0.0.1:5601", "ZeroMQ endpoint for producers; ipc://PATH is a Unix socket."
+    )
+    consumer_bind: str = setting(
+        "tcp://127.0.0.1:5602", "ZeroMQ endpoint for consumers; ipc://PATH is a Unix socket."
+    )
     keys: str = setting(
         "",
         "Directory with the broker's keys and those that it allows (docs/security.md); "

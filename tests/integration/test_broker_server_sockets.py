@@ -265,14 +265,63 @@ def test_malformed_endpoint_is_named(endpoint: str) -> None:
         BrokerServer(BrokerSettings(producer_bind=ANY, consumer_bind=endpoint))
 
 
-def test_unix_socket_serves_as_an_endpoint(tmp_path: Path) -> None:
-    """Everything on one machine, without ports."""
+def test_unix_sockets_serve_as_endpoints(tmp_path: Path) -> None:
+    """Everything on one machine, without ports; and no other user's."""
+    ends = {"producer_bind": f"ipc://{tmp_path}/p", "consumer_bind": f"ipc://{tmp_path}/c"}
+    with running_broker(**ends) as broker, open_producer(broker) as producer:
+        publish(producer, "a")
+        until(lambda: broker.stats.ready_messages == 1, "it came")
+        modes = {path.stat().st_mode & 0o022 for path in tmp_path.iterdir()}
+        assert {0} == modes
+
+
+@pytest.mark.parametrize("flag", ["producer_bind", "consumer_bind", "pull", "push"])
+def test_unix_socket_of_a_broker_that_runs_is_not_taken_over(tmp_path: Path, flag: str) -> None:
+    """A second broker on the same path: libzmq alone would put it in the place of the first."""
+    quiet = {"producer_bind": ANY, "consumer_bind": ANY}
+    taken = {flag: f"ipc://{tmp_path}/q"}
+    with running_broker(**taken) as broker:
+        text = f"--{flag.replace('_', '-')} ipc://{tmp_path}/q: another process listens there"
+        with pytest.raises(BusyError, match=re.escape(text)):
+            BrokerServer(BrokerSettings(**{**quiet, **taken}))  # type: ignore[arg-type]
+        if flag == "producer_bind":
+            with open_producer(broker) as producer:
+                publish(producer, "a")
+                until(lambda: broker.stats.ready_messages == 1, "the first still serves")
+
+
+def test_unix_socket_that_a_killed_broker_left_is_used_again(tmp_path: Path) -> None:
+    """A broker starts again after SIGKILL, which leaves the file."""
+    path = tmp_path / "p"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
     with (
-        running_broker(producer_bind=f"ipc://{tmp_path}/p") as broker,
+        running_broker(producer_bind=f"ipc://{path}") as broker,
         open_producer(broker) as producer,
     ):
         publish(producer, "a")
         until(lambda: broker.stats.ready_messages == 1, "it came")
+
+
+def test_file_is_not_taken_for_a_unix_socket(tmp_path: Path) -> None:
+    """A mistyped path: libzmq alone would remove the file."""
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    text = f"--producer-bind: 'ipc://{path}' is not accepted; it must be a path where no file is"
+    with pytest.raises(SettingError, match=re.escape(text)):
+        BrokerServer(BrokerSettings(producer_bind=f"ipc://{path}", consumer_bind=ANY))
+    assert "mine" == path.read_text()
+
+
+def test_abstract_unix_socket_serves_and_is_taken_once() -> None:
+    """Linux' names that are no files: they go with their broker."""
+    name = f"ipc://@telemq-test-{os.getpid()}"
+    with running_broker(producer_bind=name) as broker, open_producer(broker) as producer:
+        publish(producer, "a")
+        until(lambda: broker.stats.ready_messages == 1, "it came")
+        with pytest.raises(BusyError, match=f"--producer-bind {name}: Address already in use"):
+            BrokerServer(BrokerSettings(producer_bind=name, consumer_bind=ANY))
 
 
 # ---- the process -------------------------------------------------------------------------------

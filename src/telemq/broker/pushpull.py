@@ -8,12 +8,12 @@ both cases ZeroMQ holds at most its high-water mark for each connection, and who
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import cast
 
 import zmq
 
+from telemq.broker.binding import bind
 from telemq.broker.core import Outgoing
 from telemq.broker.local import LocalPeer, LocalPeers
 from telemq.client.consumer import ConsumerCore
@@ -21,7 +21,7 @@ from telemq.client.producer import ProducerCore
 from telemq.client.session import Delivered, Delivery
 from telemq.clock import monotonic_ns
 from telemq.endpoint import is_local
-from telemq.errors import BusyError, SettingError
+from telemq.errors import SettingError
 from telemq.frames import COPY_BYTES_MAX
 from telemq.log import get
 from telemq.protocol import Payload
@@ -252,15 +252,7 @@ def _bind(socket: zmq.Socket[bytes], flag: str, endpoint: str, *, insecure: bool
         accepted = "a loopback or ipc endpoint, unless --insecure is given"
         raise SettingError(flag, endpoint, accepted)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
-    socket.setsockopt(zmq.IPV6, int("[" in endpoint))
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        if error.errno in (zmq.EADDRINUSE, zmq.EADDRNOTAVAIL, errno.EACCES):
-            raise BusyError(f"{flag} {endpoint}: {error.strerror}") from error
-        accepted = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5603"
-        raise SettingError(flag, endpoint, accepted) from error
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return bind(socket, flag, endpoint)
 
 
 def _watch(poller: zmq.Poller, socket: zmq.Socket[bytes], events: int) -> None:

@@ -6,19 +6,19 @@ each with its reason.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import zmq
 
+from telemq.broker.binding import bind
 from telemq.broker.door import Door
 from telemq.broker.peers import PeerId
 from telemq.client.payload import fit_buffer, has_message, receive_frames, send_frames
 from telemq.clock import monotonic_ns
 from telemq.endpoint import is_local
-from telemq.errors import BusyError, RemoteProtocolError, SettingError
+from telemq.errors import RemoteProtocolError, SettingError
 from telemq.keys import KeyDirectory
 from telemq.protocol import (
     PACK_BYTES_MAX,
@@ -131,20 +131,12 @@ class Routers:
         router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
         router.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
         router.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
-        router.setsockopt(zmq.IPV6, int("[" in endpoint))
         fit_buffer(router, endpoint)
         if self.door:
             self.door.guard(router, role)
-        try:
-            router.bind(endpoint)
-        except zmq.ZMQError as error:
-            router.close()
-            if error.errno in (zmq.EADDRINUSE, zmq.EADDRNOTAVAIL, errno.EACCES):
-                raise BusyError(f"{flag} {endpoint}: {error.strerror}") from error
-            accepted = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601"
-            raise SettingError(flag, endpoint, accepted) from error
+        bound = bind(router, flag, endpoint)
         self._sockets[role] = router
-        return router.getsockopt_string(zmq.LAST_ENDPOINT)
+        return bound
 
     def watch(self, descriptor: int) -> None:
         """Let `wait` end when a descriptor can be read, too."""
