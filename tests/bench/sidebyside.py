@@ -32,7 +32,7 @@ from typing import Any
 import psycopg
 
 from telemq import log
-from telemq.bench import broker, ingest, pipeline
+from telemq.bench import broker, ingest, pipeline, proxy
 from telemq.bench.backlog import bench_backlog
 from telemq.bench.carrier import Carrier, Load, carry
 from telemq.bench.cold import ColdPostgres
@@ -49,22 +49,24 @@ from tests.bench.rivals import (
     http,
     jetstream,
     natspipeline,
-    pushpull,
+    proxies,
     rabbitmq,
     redisstreams,
+    relay,
     wide,
 )
 
 __all__ = ["FULL", "QUICK", "Plan", "Session"]
 
 CARRIERS = (
-    broker.BROKER, broker.JOURNALED, broker.CURVE, broker.PROXY, pushpull.PUSHPULL,
+    broker.BROKER, broker.UNIX, broker.JOURNALED, broker.CURVE,
+    proxy.PROXY, proxies.ENCRYPTED, proxies.PUSHPULL, relay.RELAY,
     jetstream.MEMORY, jetstream.FILE, redisstreams.MEMORY, redisstreams.APPENDONLY,
     rabbitmq.RABBITMQ, beanstalk.BEANSTALKD, http.HTTP,
 )  # fmt: skip
 #: The others cannot, or do not say more.
 PROMPT = (
-    broker.BROKER, broker.JOURNALED, redisstreams.MEMORY, redisstreams.APPENDONLY,
+    broker.BROKER, broker.JOURNALED, proxy.PROXY, redisstreams.MEMORY, redisstreams.APPENDONLY,
     beanstalk.BEANSTALKD, jetstream.MEMORY, rabbitmq.RABBITMQ,
 )  # fmt: skip
 
@@ -133,7 +135,7 @@ FULL = Plan(
     query=QueryLoad(
         20_000_000, concurrency=1, questions=50, asking_s=3, filling_s=120, cold=3
     ),
-    backlog_records=1_000_000, minutes=10.5,
+    backlog_records=1_000_000, minutes=12,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 from telemq.bench import pipeline
 from telemq.bench.api import QUESTIONS, DcgmFleet, bench_api
 from telemq.bench.backlog import bench_backlog
-from telemq.bench.broker import BROKER, bench_broker, bench_curve
+from telemq.bench.broker import BROKER, UNIX, bench_broker, bench_curve
 from telemq.bench.carrier import Carrier, Load, carry
 from telemq.bench.cold import ColdPostgres, cached_share, evict
 from telemq.bench.fleet import Fleet
@@ -93,6 +93,12 @@ def test_broker_carries_every_record_with_keys_and_without() -> None:
     """Somebody wants to know what encryption costs."""
     runs = list(bench_curve(Load(2000, 100, 50), 1))
     assert [("telemq, CURVE", 2000), ("telemq", 2000)] == [(r.subject, r.records) for r in runs]
+
+
+def test_broker_carries_every_record_over_unix_sockets() -> None:
+    """Everything is on one machine."""
+    done = carry(UNIX, Load(20_000, 100, 50))
+    assert ("telemq, Unix sockets", 20_000) == (done.subject, done.records)
 
 
 def test_latency_is_measured_at_the_rate_that_was_asked_for() -> None:

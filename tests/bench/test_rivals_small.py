@@ -13,14 +13,14 @@ import psutil
 import psycopg
 import pytest
 
-from telemq.bench.carrier import Carrier, Load, carry
+from telemq.bench.carrier import Carrier, Load, Sender, carry
 from telemq.bench.measure import Part, Quantiles, Run, Worker
 from telemq.bench.pipeline import PipelineLoad, run_pipeline
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
 from tests.bench import bars, growth, page, sidebyside
 from tests.bench.rivals import jetstream, natspipeline, rabbitmq, wide
-from tests.bench.rivals.pushpull import PUSHPULL
+from tests.bench.rivals.proxies import ENCRYPTED, PUSHPULL
 
 RIVALS = [carrier for carrier in sidebyside.CARRIERS if not carrier.name.startswith("telemq")]
 
@@ -66,6 +66,16 @@ def test_rabbitmq_ends_with_its_bench() -> None:
         worker.close()
     assert [] == psutil.wait_procs(started, timeout=20)[1]
     assert [] == [folder for folder in folders if folder.exists()]
+
+
+def _without_key(address: tuple[str, str, bytes], load: Load) -> Sender:
+    return ENCRYPTED.sender((*address[:2], b""), load)
+
+
+def test_proxy_with_keys_hears_nobody_without() -> None:
+    """It would be compared with as one that encrypts, and does not."""
+    with pytest.raises(TelemqError, match="of 30 messages 30 were lost"):
+        carry(replace(ENCRYPTED, sender=_without_key), Load(30, 1, 100, silence_s=0.5))
 
 
 class _Forgetful:

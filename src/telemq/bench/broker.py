@@ -1,14 +1,10 @@
 """How fast the broker carries records, beside libzmq's own proxy in the same run.
 
 The subject does all that telemq promises: bounded, credit both ways, leases, confirm on settle.
-`zmq.proxy` is a loop in C between the same kinds of socket that only copies frames: it keeps
-nothing, confirms nothing and bounds nothing but messages. It is the limit for a broker on ZeroMQ.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -16,10 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import zmq
-
 from telemq.bench.carrier import Carrier, Load, carry
 from telemq.bench.measure import Run, count_from_here, stop_event
+from telemq.bench.proxy import PROXY
 from telemq.broker.server import BrokerServer
 from telemq.engine.base import Delivery
 from telemq.engine.select import open_consumer, open_producer
@@ -29,14 +24,11 @@ from telemq.log import configure
 from telemq.protocol import Payload
 from telemq.settings import BrokerSettings, CollectorSettings, StreamerSettings
 
-__all__ = ["BROKER", "CURVE", "JOURNALED", "PROXY", "Proxy", "bench_broker", "bench_curve"]
+__all__ = ["BROKER", "CURVE", "JOURNALED", "UNIX", "bench_broker", "bench_curve"]
 
 _CREDIT_RECORDS = 100_000_000
 _KEY = "bench"
-#: A payload up to here is copied into Python's memory: above, the bookkeeping costs less.
-_COPY_BYTES_MAX = 32_768
-#: Messages that a proxy's consumer takes at a time.
-_TAKEN_MAX = 1000
+_ANY = "tcp://127.0.0.1:0"
 
 
 def bench_broker(load: Load, runs: int, *, journal: bool = False) -> Iterator[Run]:
@@ -82,11 +74,17 @@ class _Address(NamedTuple):
         return {"key": str(keys / f"{_KEY}.key_secret"), "broker_key": str(keys / "broker.key")}
 
 
-def _serve_broker(pipe: Connection, load: Load, journal: str = "", keys: str = "") -> None:
+def _serve_broker(
+    pipe: Connection,
+    load: Load,
+    journal: str = "",
+    keys: str = "",
+    binds: tuple[str, str] = (_ANY, _ANY),
+) -> None:
     configure("warning")
     settings = BrokerSettings(
-        producer_bind="tcp://127.0.0.1:0",
-        consumer_bind="tcp://127.0.0.1:0",
+        producer_bind=binds[0],
+        consumer_bind=binds[1],
         message_bytes_max=max(8 * 2**20, load.message_bytes),
         journal=journal,
         keys=keys,
@@ -103,6 +101,11 @@ def _serve_broker(pipe: Connection, load: Load, journal: str = "", keys: str = "
 def _serve_journaled(pipe: Connection, load: Load) -> None:
     with TemporaryDirectory(prefix="telemq-bench-") as directory:
         _serve_broker(pipe, load, journal=directory)
+
+
+def _serve_unix(pipe: Connection, load: Load) -> None:
+    with TemporaryDirectory(prefix="telemq-bench-") as folder:
+        _serve_broker(pipe, load, binds=(f"ipc://{folder}/producers", f"ipc://{folder}/consumers"))
 
 
 def _serve_curve(pipe: Connection, load: Load) -> None:
@@ -168,119 +171,7 @@ class _Consumer:
         self._link.close()
 
 
-class Proxy:
-    """`zmq.proxy` between two kinds of socket, and ends that only send and receive.
-
-    Args:
-        front: type of the socket that producers connect to.
-        back: type of the socket that consumers connect to.
-    """
-
-    def __init__(self, front: int, back: int) -> None:
-        self._front, self._back = front, back
-
-    def serve(self, pipe: Connection, load: Load) -> None:
-        """Forward until told to stop."""
-        context = zmq.Context()
-        front, back = context.socket(self._front), context.socket(self._back)
-        for side in (front, back):
-            side.set_hwm(load.window_messages)
-            side.setsockopt(zmq.LINGER, 0)
-            side.bind("tcp://127.0.0.1:0")
-        pipe.send(tuple(side.getsockopt_string(zmq.LAST_ENDPOINT) for side in (front, back)))
-        count_from_here()
-
-        def forward() -> None:
-            # It ends when the context does: the steerable proxy of libzmq 4.3.5 was seen to miss
-            # its TERMINATE after a run of small messages.
-            with front, back, contextlib.suppress(zmq.ContextTerminated):
-                zmq.proxy(front, back)
-
-        forwarder = threading.Thread(target=forward, name="proxy")
-        forwarder.start()
-        pipe.recv()
-        context.term()
-        forwarder.join()
-
-    def sender(self, address: tuple[str, str], load: Load) -> _ProxySender:
-        """Connect a producer."""
-        kind = zmq.DEALER if self._front == zmq.ROUTER else zmq.PUSH
-        return _ProxySender(kind, address[0], load)
-
-    def receiver(self, address: tuple[str, str], load: Load) -> _ProxyReceiver:
-        """Connect a consumer."""
-        kind = zmq.DEALER if self._back == zmq.DEALER else zmq.PULL
-        return _ProxyReceiver(kind, address[1], load, has_sender=self._front == zmq.ROUTER)
-
-
-class _ProxySender:
-    """Sends frames; a high-water mark holds it up, and nothing is ever confirmed."""
-
-    def __init__(self, kind: int, endpoint: str, load: Load) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(kind)
-        self._socket.set_hwm(load.window_messages)
-        self._socket.connect(endpoint)
-        self._copies = load.message_bytes <= _COPY_BYTES_MAX
-        self._sent = 0
-
-    def room(self) -> int:
-        """Tell that `send` waits by itself."""
-        return 1_000_000
-
-    def send(self, payload: bytes) -> None:
-        """Send, as soon as there is room."""
-        self._socket.send(payload, 0, copy=self._copies)
-        self._sent += 1
-
-    def poll(self, _timeout_s: float) -> int:
-        """Give what was sent since: there are no confirms."""
-        sent, self._sent = self._sent, 0
-        return sent
-
-    def close(self) -> None:
-        """Close once all is sent."""
-        self._socket.close(linger=-1)
-        self._context.term()
-
-
-class _ProxyReceiver:
-    """Receives frames, and settles nothing."""
-
-    def __init__(self, kind: int, endpoint: str, load: Load, *, has_sender: bool) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(kind)
-        self._socket.set_hwm(1000)
-        self._socket.connect(endpoint)
-        self._copies = load.message_bytes <= _COPY_BYTES_MAX
-        self._has_sender = has_sender
-
-    def take(self, timeout_s: float) -> list[Payload]:
-        """Receive all that is there."""
-        receive, wait_ms = self._socket.recv, int(1000 * timeout_s)
-        taken: list[Payload] = []
-        # A receive in vain costs twice as much as asking first.
-        while len(taken) < _TAKEN_MAX and self._socket.poll(wait_ms):
-            wait_ms = 0
-            if self._has_sender:  # what a ROUTER puts in front
-                receive()
-            taken.append(receive() if self._copies else receive(copy=False).buffer)
-        return taken
-
-    def settle(self) -> None:
-        """Do nothing: a proxy keeps nothing."""
-
-    def close(self) -> None:
-        """Close."""
-        self._socket.close(linger=0)
-        self._context.term()
-
-
-_ROUTER_DEALER = Proxy(zmq.ROUTER, zmq.DEALER)
-
 BROKER = Carrier("telemq", _serve_broker, _Producer, _Consumer)
 JOURNALED = Carrier("telemq, journal", _serve_journaled, _Producer, _Consumer)
+UNIX = Carrier("telemq, Unix sockets", _serve_unix, _Producer, _Consumer)
 CURVE = Carrier("telemq, CURVE", _serve_curve, _Producer, _Consumer)
-PROXY = Carrier(
-    "zmq.proxy ROUTER/DEALER", _ROUTER_DEALER.serve, _ROUTER_DEALER.sender, _ROUTER_DEALER.receiver
-)
