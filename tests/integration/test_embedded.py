@@ -137,6 +137,16 @@ def test_first_start_makes_a_database_that_only_its_user_reaches(tmp_path: Path)
         psycopg.connect(dsn)
 
 
+def test_pages_that_the_kernel_has_are_read_at_once(data_dir: Path) -> None:
+    """Postgres 18 hands each read to a process of its own, which takes longer than the read."""
+    with EmbeddedPostgres(data_dir) as dsn:
+        if int(str(value(dsn, "SHOW server_version_num"))) < 180_000:
+            pytest.skip("no Postgres 18 here")
+        assert "sync" == value(dsn, "SHOW io_method")
+    with EmbeddedPostgres(data_dir, options={"io_method": "worker"}) as dsn:
+        assert "worker" == value(dsn, "SHOW io_method")
+
+
 def test_restart_keeps_data(data_dir: Path) -> None:
     """A second `telemq up` goes on where the first one stopped."""
     server = EmbeddedPostgres(data_dir)

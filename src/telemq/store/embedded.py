@@ -67,6 +67,12 @@ _OPTIONS = {
     "timezone": "UTC",  # initdb takes over the host's
     "log_timezone": "UTC",
 }
+#: Those of newer versions only, by the first that has them.
+_OPTIONS_SINCE = {
+    # Pages that the kernel has come through worker processes otherwise: 8.6 instead of 5.3 ms for
+    # one GPU's hour. From a cold disk it is as quick.
+    18: {"io_method": "sync"},
+}
 
 
 def default_data_dir() -> Path:
@@ -156,7 +162,7 @@ class EmbeddedPostgres:
         self._cluster = Cluster(self.data_dir / "postgres")
         self._socket_dir = SocketDir(self.data_dir)
         self._binaries = binaries
-        self._options = {**_OPTIONS, **(options or {})}
+        self._options = options or {}
         self._start_s = start_s
         self._lock: int | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -269,7 +275,10 @@ class EmbeddedPostgres:
         """Start guard and server; give the guard and where in the log this start begins."""
         self._socket_dir.make()
         quoted = str(self._socket_dir.path).replace('"', '""')
-        options = {**self._options, "unix_socket_directories": f'"{quoted}"'}
+        options = dict(_OPTIONS)
+        for since, newer in _OPTIONS_SINCE.items():
+            options |= newer if binaries.major >= since else {}
+        options |= {**self._options, "unix_socket_directories": f'"{quoted}"'}
         postgres = [
             *(*prefix, str(binaries.directory / "postgres"), "-D", str(self._cluster.path)),
             *(f"--{name}={value}" for name, value in options.items()),
