@@ -33,7 +33,7 @@ from psycopg.rows import TupleRow
 from telemq.errors import StoreError
 from telemq.store.columns import NEVER_US, register
 from telemq.store.partitions import EXISTING, moment
-from telemq.store.reader import CLIENT_CHECK
+from telemq.store.reader import CLIENT_CHECK, closing, is_cut
 
 __all__ = ["Found", "LatestReader", "Look", "SeriesRow", "newer"]
 
@@ -139,7 +139,7 @@ class Look:
     async def series(self, after_id: int) -> AsyncIterator[list[SeriesRow]]:
         """Yield the series with ids greater than `after_id`, by id, some at a time."""
         shared: dict[str, str] = {}  # most labels are those of other series too
-        async with self._conn.cursor("series", binary=True) as cursor:
+        async with closing(self._conn.cursor("series", binary=True)) as cursor:
             await cursor.execute(_SERIES + "WHERE s.id > %s ORDER BY s.id", [after_id])
             while rows := await cursor.fetchmany(_SERIES_ROWS):
                 yield [
@@ -212,7 +212,9 @@ class LatestReader:
                 "the database has no telemq schema of this version yet; "
                 "a streamer or collector makes it when it starts"
             ) from error
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            if not is_cut(error):
+                raise
             await self.close()
             raise StoreError("Postgres cannot be reached, or the connection was lost") from error
 

@@ -12,7 +12,7 @@ import select
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -20,7 +20,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from telemq.errors import AggregateError, SlowQueryError, StoreError
 
-__all__ = ["CLIENT_CHECK", "PoolStats", "Reader"]
+__all__ = ["CLIENT_CHECK", "PoolStats", "Reader", "closing", "is_cut"]
+
+T = TypeVar("T")
 
 #: Requests that may wait for one of the pool's connections; more are told at once that it is full.
 _WAITING_MAX = 200
@@ -215,7 +217,9 @@ class Reader:
                 f"no connection to Postgres within {wait_s:g} s: it cannot be reached, "
                 f"or all {connections} connections are in use"
             ) from error
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            if not is_cut(error):
+                raise
             raise StoreError("the connection to Postgres was lost") from error
 
     def _make_pool(
@@ -254,6 +258,34 @@ class Reader:
             },
         )
         return pool
+
+
+@asynccontextmanager
+async def closing(
+    cursor: psycopg.AsyncServerCursor[T],
+) -> AsyncIterator[psycopg.AsyncServerCursor[T]]:
+    """Close a cursor of the server at the end, whatever comes in between."""
+    try:
+        yield cursor
+    finally:
+        try:
+            await cursor.close()
+        except BaseException:
+            # A client left at this moment, or the connection ended. The transaction's end closes it
+            # there; this, here.
+            await psycopg.AsyncCursor.close(cursor)
+            raise
+
+
+def is_cut(error: psycopg.Error) -> bool:
+    """Tell whether an error says that the connection ended.
+
+    Rows of a cursor and word of the end in one answer are to psycopg an internal error, but none of
+    Postgres', which would have a code.
+    """
+    if isinstance(error, psycopg.InternalError):
+        return error.sqlstate is None
+    return isinstance(error, psycopg.OperationalError)
 
 
 def _is_silent(conn: psycopg.AsyncConnection[TupleRow]) -> bool:

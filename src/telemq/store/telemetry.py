@@ -24,7 +24,7 @@ import psycopg
 from psycopg.rows import TupleRow, scalar_row
 
 from telemq.record import SeriesLabels
-from telemq.store.reader import Reader
+from telemq.store.reader import Reader, closing
 from telemq.store.samples import Samples, SeriesSamples
 from telemq.store.telemetry_query import (
     AT_ONCE_EACH,
@@ -151,15 +151,8 @@ async def _open(
     conn: psycopg.AsyncConnection[TupleRow], *, scrollable: bool
 ) -> AsyncIterator[psycopg.AsyncServerCursor[bytes]]:
     cursor = conn.cursor("telemetry", binary=True, scrollable=scrollable, row_factory=scalar_row)
-    try:
+    async with closing(cursor):
         yield cursor
-    finally:
-        try:
-            await cursor.close()
-        except BaseException:
-            # A client left at this moment. The transaction's end closes it there; this, here.
-            await psycopg.AsyncCursor.close(cursor)
-            raise
 
 
 async def _labels(
