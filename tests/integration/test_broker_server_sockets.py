@@ -281,7 +281,7 @@ def test_unix_socket_of_a_broker_that_runs_is_not_taken_over(tmp_path: Path, fla
     quiet = {"producer_bind": ANY, "consumer_bind": ANY}
     taken = {flag: f"ipc://{tmp_path}/q"}
     with running_broker(**taken) as broker:
-        text = f"--{flag.replace('_', '-')} ipc://{tmp_path}/q: another process listens there"
+        text = f"--{flag.replace('_', '-')} ipc://{tmp_path}/q: something listens there already"
         with pytest.raises(BusyError, match=re.escape(text)):
             BrokerServer(BrokerSettings(**{**quiet, **taken}))  # type: ignore[arg-type]
         if flag == "producer_bind":
@@ -312,6 +312,20 @@ def test_file_is_not_taken_for_a_unix_socket(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=re.escape(text)):
         BrokerServer(BrokerSettings(producer_bind=f"ipc://{path}", consumer_bind=ANY))
     assert "mine" == path.read_text()
+
+
+def test_path_that_does_not_fit_a_socket_address_is_named() -> None:
+    """A deep folder: nothing is created anywhere."""
+    endpoint = f"ipc:///tmp/{'x' * 108}"
+    with pytest.raises(SettingError, match=f"{endpoint}.* at most 107 bytes"):
+        BrokerServer(BrokerSettings(producer_bind=endpoint, consumer_bind=ANY))
+
+
+def test_both_endpoints_on_one_unix_socket_are_refused(tmp_path: Path) -> None:
+    """A copied line: consumers would take the place of producers."""
+    endpoint = f"ipc://{tmp_path}/q"
+    with pytest.raises(BusyError, match=r"--consumer-bind .* something listens there already"):
+        BrokerServer(BrokerSettings(producer_bind=endpoint, consumer_bind=endpoint))
 
 
 def test_abstract_unix_socket_serves_and_is_taken_once() -> None:

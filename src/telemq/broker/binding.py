@@ -2,7 +2,8 @@
 
 Over TCP the kernel refuses a second listener. A Unix socket is a file, and libzmq removes what is
 in its place without a look: a second broker would take over from one that runs and goes on holding
-its messages, and a mistyped path would cost a file. So a path is looked at first.
+its messages, and a mistyped path would cost a file. So a path is looked at first; two brokers that
+start in the same moment may both find it free.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from telemq.errors import BusyError, SettingError
 
 __all__ = ["bind"]
 
-_ACCEPTED = "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601 or ipc:///run/telemq/producers"
+_ACCEPTED = (
+    "a ZeroMQ endpoint, such as tcp://127.0.0.1:5601 or ipc:///run/telemq/producers, "
+    "whose path has at most 107 bytes"
+)
 _UNIX = "ipc://"
 #: A listener whose queue of connections is full takes longer: it listens.
 _PROBE_S = 1.0
@@ -68,4 +72,4 @@ def _look_at_path(flag: str, endpoint: str) -> None:
             pass
         except OSError:
             return  # nobody listens any more
-    raise BusyError(f"{flag} {endpoint}: another process listens there")
+    raise BusyError(f"{flag} {endpoint}: something listens there already")

@@ -88,7 +88,8 @@ class Delivery(msgspec.Struct, frozen=True, eq=False, gc=False):
         records: how many records it counts.
         key: as published.
         metadata: as published.
-        payload: as published.
+        payload: as published; a large one is a view of what came with it, up to sixteen times as
+            long, which stays in memory as long as the view does.
         attempt: 1 for the first delivery.
         dead: empty, or why this is a dead letter that must be kept, not processed.
     """
