@@ -5,6 +5,8 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,13 +55,20 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install("--quiet", "--no-deps", "-e", ".")
 
 
-def pytest(session: nox.Session, *args: str) -> None:
-    """Run pytest with a temporary folder that goes with it, and whose name is short.
+@contextmanager
+def short_folder() -> Iterator[str]:
+    """Give a temporary folder that goes with what runs in it, and whose name is short.
 
-    The address of a Unix-domain socket has at most 107 bytes, and nox's own temporary folder is as
-    deep as the checkout that it lies in.
+    The address of a Unix-domain socket has at most 107 bytes, and nox's own temporary folder, which
+    TMPDIR names once `install` has used it, is as deep as the checkout that it lies in.
     """
     with TemporaryDirectory(prefix="tq-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest in a folder of its own."""
+    with short_folder() as folder:
         session.run("pytest", f"--basetemp={folder}/t", *args, env={"TMPDIR": folder})
 
 
@@ -160,7 +169,10 @@ def bench(session: nox.Session) -> None:
     page. Redis, RabbitMQ and beanstalkd are measured where Debian's packages are.
     """
     install(session, "test", "bench")
-    session.run("python", "-m", "tests.bench.sidebyside", *session.posargs)
+    with short_folder() as folder:
+        session.run(
+            "python", "-m", "tests.bench.sidebyside", *session.posargs, env={"TMPDIR": folder}
+        )
 
 
 @nox.session

@@ -355,6 +355,8 @@ def main(words: Sequence[str]) -> int:
     print(part)
     if asked.page:
         asked.page.write_text(insert(asked.page.read_text(), part))
+    for name, reason in session.failed.items():  # last, where a log that was cut still has it
+        print(f"FAILED: {name}: {reason}", file=sys.stderr)
     return 1 if session.failed else 0
 
 
