@@ -89,7 +89,8 @@ def test_many_chunks_make_one_answer(dsn: str) -> None:
 @pytest.mark.usefixtures("many")
 def test_a_client_that_goes_away_ends_the_query(dsn: str, conn: psycopg.Connection) -> None:
     """A browser tab is closed in the middle of a download."""
-    with serving(ApiSettings(dsn=dsn)) as api:
+    # With room for more, a question that comes before the first connection has a second one opened.
+    with serving(ApiSettings(dsn=dsn, pool_connections=1)) as api:
         with _reading(api, 10_000):
             assert 1 == _in_transaction(conn)
         _wait_for(lambda: _in_transaction(conn) == 0)
