@@ -23,6 +23,8 @@ from tests.support.services import running_service
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 KILLS, SERIES, BATCH = 25, 20, 4000
+#: Between two batches, so that what there is to rewrite, and to verify, has a limit.
+PAUSE_S = 0.02
 
 
 def _write(dsn: str, stop: threading.Event, written: list[int]) -> None:
@@ -38,6 +40,7 @@ def _write(dsn: str, stop: threading.Event, written: list[int]) -> None:
             stored = writer.store([batch_at(samples)])
             assert stored.records == BATCH, stored
             written.append(BATCH)
+            stop.wait(PAUSE_S)
 
 
 _MAINTAINERS: LiteralString = (

@@ -310,8 +310,10 @@ def test_many_confirms_are_split_into_frames_of_two_thousand() -> None:
     """A collector settles everything at once; a control frame has its limit."""
     scene = Scene(capacity_records=5000, capacity_bytes=5000, credit_records_max=5000)
     producer, consumer = scene.producer(2500, 200), scene.consumer(5000, 5000)
+    scene.checks = False
     for n in range(2500):
         producer.publish(str(n), b"")
+    scene.checks = True
     out = consumer.say(Settle, tuple(Settlement(n + 1, "ok") for n in range(2500)))
     numbers = [o.message.numbers for o in out if isinstance(o.message, Confirm)]
     assert [2000, 500] == [len(part) for part in numbers]

@@ -61,9 +61,11 @@ class Proxy:
 
         forwarder = threading.Thread(target=forward, name="proxy")
         forwarder.start()
-        pipe.recv()
-        context.term()
-        forwarder.join()
+        try:
+            pipe.recv()
+        finally:  # also when a run that failed is ended: the process would wait for the thread
+            context.term()
+            forwarder.join()
 
     def sender(self, address: tuple[str, str, bytes], load: Load) -> _Producer:
         """Connect a producer; the address has both endpoints, and the proxy's key or nothing."""
