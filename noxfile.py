@@ -32,7 +32,7 @@ UNTRACED = (
 )
 #: Tests wait more than they compute: for commits, leases that end, processes that start. Not those
 #: of the chart, which compute, and count together what they tried.
-AT_ONCE = ("-n", "2", "--dist", "worksteal")
+AT_ONCE = ("-n", "3", "--dist", "worksteal")
 #: What is started as processes and killed, drawn by a browser, rendered or run as a container has
 #: its own session.
 FAST = "not e2e and not faults and not browser and not chart and not image"
