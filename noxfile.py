@@ -128,10 +128,11 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def image(session: nox.Session) -> None:
     """The image built without a registry, and all that runs it; six minutes, so ask by name."""
-    if missing := [name for name in ("podman", "mmdebstrap") if shutil.which(name) is None]:
+    needed = ("podman", "iptables", "mmdebstrap")
+    if missing := [name for name in needed if shutil.which(name) is None]:
         session.skip(
             f"no {' and no '.join(missing)} on the PATH; "
-            "Debian: apt-get install podman runc netavark aardvark-dns mmdebstrap"
+            "Debian: apt-get install podman runc netavark aardvark-dns iptables mmdebstrap"
         )
     install(session, "test", "chart", "image")
     session.install("--quiet", "uv")
