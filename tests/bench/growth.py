@@ -3,7 +3,7 @@
 ::
 
     python -m tests.bench.growth                                  small: what can be said in minutes
-    python -m tests.bench.growth --full --page docs/performance.md     some twelve minutes
+    python -m tests.bench.growth --full --page docs/performance.md     some ten minutes
 
 Everything else stays as it is: one producer, one consumer, 256 records of 400 bytes a message.
 Turn by turn within each table, medians of the turns. Below each table is how far its last line is
