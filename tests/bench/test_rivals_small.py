@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import psycopg
@@ -21,6 +23,8 @@ from telemq.sources.csv_replay import bundled_sample
 from tests.bench import bars, growth, page, sidebyside
 from tests.bench.rivals import jetstream, natspipeline, rabbitmq, wide
 from tests.bench.rivals.proxies import ENCRYPTED, PUSHPULL
+from tests.bench.rivals.server import serving
+from tests.support.running import eventually
 
 RIVALS = [carrier for carrier in sidebyside.CARRIERS if not carrier.name.startswith("telemq")]
 
@@ -66,6 +70,27 @@ def test_rabbitmq_ends_with_its_bench() -> None:
         worker.close()
     assert [] == psutil.wait_procs(started, timeout=20)[1]
     assert [] == [folder for folder in folders if folder.exists()]
+
+
+_FORKS = """
+import os, socket, sys
+if os.fork():
+    socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()
+    os.wait()
+number = 0
+while True:
+    number += 1
+    open(f"{number}.temp", "x").close()
+"""
+
+
+def test_servers_child_ends_with_it() -> None:
+    """Redis rewrites its file in a child: that went on, and its folder could not be removed."""
+    with TemporaryDirectory() as folder:
+        with serving(Path(folder), sys.executable, "-c", _FORKS, "{port}") as server:
+            (child,) = psutil.Process(server.pid).children()
+            eventually(lambda: any(Path(folder).glob("*.temp")), "the child writes")
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def _without_key(address: tuple[str, str, bytes], load: Load) -> Sender:

@@ -18,11 +18,14 @@ from tests.support.ports import free_port
 
 __all__ = ["Server", "serve", "serving"]
 
-#: Prints the server's pid, and ends it when our end of standard input is closed, which is when we
-#: are gone, however that happens.
-_GUARD = '"$@" >"$0" 2>&1 </dev/null & echo $!; read _; kill -9 $! 2>/dev/null'
+#: Prints the server's pid. When our end of standard input is closed, which is when we are gone,
+#: however that happens, it ends its process group: itself, the server, and what that has forked.
+#: All of them hold its output, so that reading this to its end waits for the last one.
+_GUARD = '"$@" 3>&1 >"$0" 2>&1 </dev/null & echo $!; read _; kill -9 -$$'
 #: RabbitMQ takes 3 s on a quiet machine.
 _START_S = 60.0
+#: For a killed server to be gone; the kernel takes back its memory first.
+_END_S = 30.0
 
 
 class Server:
@@ -47,7 +50,7 @@ class Server:
 def serving(
     folder: Path, *words: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run a program until the context ends.
+    """Run a program until the context ends; then nothing of it writes to its folder any more.
 
     Args:
         folder: where it runs, and where what it says goes.
@@ -56,6 +59,7 @@ def serving(
 
     Raises:
         TelemqError: it does not listen; the text holds what it said.
+        subprocess.TimeoutExpired: it was killed, and is not gone.
     """
     port, log = free_port(), folder / "log"
     command = [word.replace("{port}", str(port)) for word in words]
@@ -68,6 +72,7 @@ def serving(
         text=True,
         cwd=folder,
         env=environment,
+        start_new_session=True,
     )
     try:
         assert guard.stdout is not None
@@ -75,7 +80,7 @@ def serving(
         _wait_until_it_listens(port, pid, log)
         yield Server(port, pid)
     finally:
-        guard.communicate()
+        guard.communicate(timeout=_END_S)
 
 
 def _wait_until_it_listens(port: int, pid: int, log: Path) -> None:
