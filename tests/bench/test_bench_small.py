@@ -20,16 +20,18 @@ from telemq.bench.cold import ColdPostgres, cached_share, evict
 from telemq.bench.fleet import Fleet
 from telemq.bench.ingest import IngestLoad, bench_ingest
 from telemq.bench.layouts import fill_store
-from telemq.bench.measure import Part, Quantiles, Run, Worker, limit, ratio, summarise
+from telemq.bench.measure import Part, Quantiles, Run, limit, ratio, summarise
 from telemq.bench.peers import PeerLoad, bench_peers
 from telemq.bench.pipeline import PipelineLoad, bench_pipeline
 from telemq.bench.postgres import scratch_database
 from telemq.bench.query import QUERIES, QueryLoad, StoreSize, bench_query
+from telemq.bench.worker import Crew
 from telemq.errors import TelemqError
 from telemq.gateway.formats import FORMATS
 from telemq.protocol import Payload
 from telemq.sources.csv_replay import bundled_sample
 from tests.support.postgres import Databases
+from tests.support.running import eventually
 
 #: Enough for a lossy queue: what is missing after so long is lost.
 SILENCE_S = 0.5
@@ -339,14 +341,32 @@ def left_behind(dsn: str) -> list[tuple[str]]:
         return left.fetchall()
 
 
-def test_worker_that_dies_is_named() -> None:
-    """A part of a benchmark crashes; the others do not wait for it for ever."""
-    worker = Worker("streamer", pipeline._stream, "", {}, None)
-    try:
-        with pytest.raises(TelemqError, match="streamer ended without a result"):
+def test_worker_that_fails_says_why() -> None:
+    """A part of a benchmark crashes; the reason is in the error, not only in what scrolled by."""
+    with Crew() as crew:
+        worker = crew.start("streamer", pipeline._stream, "", {}, None)
+        with pytest.raises(TelemqError, match=r"streamer failed: AttributeError: .* 'records'"):
             worker.result(30)
-    finally:
-        worker.close()
+
+
+def test_worker_that_is_killed_is_named() -> None:
+    """It cannot say anything any more; the others do not wait for it for ever."""
+    with Crew() as crew:
+        worker = crew.start("broker", BROKER.serve, Load(1))
+        worker.receive(30)
+        psutil.Process(worker.pid).kill()
+        with pytest.raises(TelemqError, match="broker ended without a result"):
+            worker.result(30)
+
+
+def test_worker_that_fails_while_others_work_says_why() -> None:
+    """Whoever looks after all of them hears it, though it waits for another one."""
+    with Crew() as crew:
+        worker = crew.start("streamer", pipeline._stream, "", {}, None)
+        process = psutil.Process(worker.pid)
+        eventually(lambda: process.status() == psutil.STATUS_ZOMBIE, "it has ended")
+        with pytest.raises(TelemqError, match="streamer failed: AttributeError"):
+            worker.check()
 
 
 def test_worker_ends_with_a_benchmark_that_is_killed() -> None:
@@ -355,7 +375,7 @@ def test_worker_ends_with_a_benchmark_that_is_killed() -> None:
         "import sys, time\n"
         "from telemq.bench.carrier import Load\n"
         "from telemq.bench.broker import BROKER\n"
-        "from telemq.bench.measure import Worker\n"
+        "from telemq.bench.worker import Worker\n"
         "if __name__ == '__main__':\n"
         "    worker = Worker('broker', BROKER.serve, Load(1))\n"
         "    worker.receive(60)\n"

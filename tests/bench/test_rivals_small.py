@@ -16,8 +16,9 @@ import psycopg
 import pytest
 
 from telemq.bench.carrier import Carrier, Load, Sender, carry
-from telemq.bench.measure import Part, Quantiles, Run, Worker
+from telemq.bench.measure import Part, Quantiles, Run
 from telemq.bench.pipeline import PipelineLoad, run_pipeline
+from telemq.bench.worker import Worker
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import bundled_sample
 from tests.bench import bars, growth, page, sidebyside

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from telemq.bench.carrier import Load
-from telemq.bench.measure import Crew, rss_bytes, stop_event
+from telemq.bench.measure import rss_bytes
+from telemq.bench.worker import Crew, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink
 from telemq.engine.select import open_producer

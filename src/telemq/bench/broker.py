@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from telemq.bench.carrier import Carrier, Load, carry
-from telemq.bench.measure import Run, count_from_here, stop_event
+from telemq.bench.measure import Run
 from telemq.bench.proxy import PROXY
+from telemq.bench.worker import count_from_here, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.engine.base import Delivery
 from telemq.engine.select import open_consumer, open_producer

@@ -21,16 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from telemq.bench.measure import (
-    Crew,
-    Part,
-    Quantiles,
-    Run,
-    Worker,
-    count_from_here,
-    shared_count,
-    stop_event,
-)
+from telemq.bench.measure import Part, Quantiles, Run
+from telemq.bench.worker import Crew, Worker, count_from_here, shared_count, stop_event
 from telemq.clock import monotonic_ns
 from telemq.errors import TelemqError
 from telemq.protocol import Payload

@@ -21,8 +21,9 @@ import numpy as np
 import psycopg
 
 from telemq.bench.fleet import Fleet
-from telemq.bench.measure import Crew, Run, Worker, count_from_here, stop_event
+from telemq.bench.measure import Run
 from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
+from telemq.bench.worker import Crew, Worker, count_from_here, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.codec import BATCH, Encoder
 from telemq.collector import service as collector

@@ -11,21 +11,19 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import zmq
 
-from telemq.bench.measure import Part, Worker, stop_event
+from telemq.bench.measure import Part, rss_bytes
+from telemq.bench.worker import Crew, Worker, stop_event
 from telemq.broker.descriptors import ensure_descriptors
 from telemq.broker.server import BrokerServer
 from telemq.client.link import ConsumerLink, ProducerLink
 from telemq.client.many import ManyLinks, context_for
 from telemq.clock import monotonic_ns
-from telemq.errors import TelemqError
 from telemq.log import configure
 from telemq.settings import BrokerSettings
 
@@ -39,7 +37,6 @@ _LINKS_MAX = 500
 _DESCRIPTORS = 8
 #: Left out at the beginning, while sessions open and the first credit is given.
 _WARM_S = 2.0
-_STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +89,14 @@ def bench_peers(load: PeerLoad) -> PeerRun:
     Raises:
         TelemqError: a process died, the peers could not all connect in time, or this is no Linux.
     """
-    if not _STATM.exists():
-        raise TelemqError(f"the memory of a broker is read from {_STATM}, which only Linux has")
-    with ExitStack() as stack:
-
-        def start(name: str, function: Callable[..., object], *args: object) -> Worker:
-            worker = Worker(name, function, *args)
-            stack.callback(worker.close)
-            return worker
-
-        broker = start("broker", _serve, load)
+    with Crew() as crew:
+        broker = crew.start("broker", _serve, load)
         front, back, empty_bytes = broker.receive(_TIMEOUT_S)
         began = time.monotonic()
-        consumers = [start("consumers", _consume, back, n) for n in _split(load.consumers)]
-        producers = [start("producers", _produce, front, n, load) for n in _split(load.producers)]
+        consumers = [crew.start("consumers", _consume, back, n) for n in _split(load.consumers)]
+        producers = [
+            crew.start("producers", _produce, front, n, load) for n in _split(load.producers)
+        ]
         workers = (*consumers, *producers)
         connected_s = max(worker.receive(_TIMEOUT_S) for worker in workers) - began
         broker.pipe.send("all there")
@@ -137,12 +128,11 @@ def bench_peers(load: PeerLoad) -> PeerRun:
 
 
 def _wait(seconds: float, workers: Sequence[Worker]) -> None:
-    """Let time pass; a worker that says something now says that it failed."""
+    """Let time pass; a worker says nothing now, unless it failed."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         for worker in workers:
-            if worker.pipe.poll(0):
-                raise TelemqError(f"{worker.name} ended too early")
+            worker.check()
         time.sleep(min(left, 0.1))
 
 
@@ -161,9 +151,9 @@ def _serve(pipe: Connection, load: PeerLoad) -> tuple[int, int, float]:
             peers_max=load.producers + load.consumers + 100,
         )
     )
-    pipe.send((server.producer_endpoint, server.consumer_endpoint, _rss_bytes()))
+    pipe.send((server.producer_endpoint, server.consumer_endpoint, rss_bytes()))
     _step_until_told(server, pipe)
-    pipe.send(_rss_bytes())
+    pipe.send(rss_bytes())
     _step_until_told(server, pipe)
     cpu_s, began = time.process_time(), time.monotonic()
     stop = stop_event(pipe)
@@ -174,7 +164,7 @@ def _serve(pipe: Connection, load: PeerLoad) -> tuple[int, int, float]:
         now = time.monotonic()
         if now >= looked_at + 0.5:
             looked_at = now
-            peak_bytes = max(peak_bytes, _rss_bytes())
+            peak_bytes = max(peak_bytes, rss_bytes())
             descriptors = max(descriptors, len(os.listdir("/proc/self/fd")))
     cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - began)
     server.close()
@@ -185,10 +175,6 @@ def _step_until_told(server: BrokerServer, pipe: Connection) -> None:
     while not pipe.poll(0):
         server.step(50)
     pipe.recv()
-
-
-def _rss_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _produce(pipe: Connection, endpoint: str, count: int, load: PeerLoad) -> tuple[list[int], int]:

@@ -19,8 +19,9 @@ from typing import Any
 
 import psycopg
 
-from telemq.bench.measure import Crew, Part, Run, count_from_here, stop_event
+from telemq.bench.measure import Part, Run
 from telemq.bench.postgres import ServerUsage, bench_copy, rows_of, scratch_database
+from telemq.bench.worker import Crew, count_from_here, stop_event
 from telemq.broker.server import BrokerServer
 from telemq.clock import utc_us
 from telemq.collector import service as collector

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 import zmq
 
 from telemq.bench.carrier import Carrier, Load
-from telemq.bench.measure import count_from_here
+from telemq.bench.worker import count_from_here
 from telemq.protocol import Payload
 
 __all__ = ["PROXY", "Proxy"]

@@ -10,7 +10,7 @@ import socket
 from multiprocessing.connection import Connection
 
 from telemq.bench.carrier import Carrier, Load
-from telemq.bench.measure import count_from_here
+from telemq.bench.worker import count_from_here
 from telemq.protocol import Payload
 
 __all__ = ["RELAY"]

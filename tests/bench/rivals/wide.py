@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-from telemq.bench.measure import Crew, Part, Run, count_from_here, usage
+from telemq.bench.measure import Part, Run, usage
 from telemq.bench.postgres import ServerUsage
+from telemq.bench.worker import Crew, count_from_here
 from telemq.errors import TelemqError
 from telemq.sources.csv_replay import COLUMNS
 
