@@ -12,6 +12,7 @@ import typer
 from telemq.setting import SettingInfo, rows
 from telemq.settings import Common
 from telemq_cli.outcome import outcome
+from telemq_cli.unknown import tell_unknown_variables
 
 __all__ = ["command", "environment"]
 
@@ -19,7 +20,12 @@ S = TypeVar("S", bound=Common)
 
 
 def command(
-    app: typer.Typer, name: str, kind: type[S], *, without: Collection[str] = ()
+    app: typer.Typer,
+    name: str,
+    kind: type[S],
+    *,
+    without: Collection[str] = (),
+    logs: bool = False,
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make a command of a function that takes settings and gives an exit code.
 
@@ -31,6 +37,8 @@ def command(
         name: of the command.
         kind: whose rows become flags.
         without: names of rows that mean nothing here.
+        logs: the function sets up the log and tells there which variables are not known; of the
+            others, whose standard output is an answer, standard error has it.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
@@ -43,6 +51,8 @@ def command(
         def called(**given: Any) -> None:
             values = {key: given.pop(key) for key in names}
             level = values.get("log_level", "info")
+            if not logs and level != "error":
+                tell_unknown_variables()
             code = outcome(
                 lambda: function(settings=kind(**values), **given), debug=level == "debug"
             )

@@ -27,6 +27,8 @@ Every setting has a flag and an environment variable; the flag wins.
 In Kubernetes, a value of the Helm chart sets the variable.
 A setting without one is set by the chart itself, or is of what does not run in a cluster.
 A value that is not accepted stops the start, with its name, the value and what is accepted.
+A variable `TELEMQ_…` that no setting has is a warning at the start, with the nearest there are.
+Services log `variable not known`, other commands say so on standard error; never with its value.
 This page is printed by `telemq settings --markdown`.
 """
 

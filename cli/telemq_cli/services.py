@@ -22,6 +22,7 @@ from telemq.settings import (
 )
 from telemq_cli.app import app, stream
 from telemq_cli.flags import command, environment
+from telemq_cli.unknown import log_unknown_variables
 
 __all__ = ["COMMAND", "api", "broker", "collect", "maintain", "stream_csv", "up"]
 
@@ -32,7 +33,7 @@ S = TypeVar("S", bound=StoreSettings)
 COMMAND = (sys.executable, "-P", "-m", "telemq_cli")
 
 
-@command(app, "up", UpSettings, without={"insecure"})
+@command(app, "up", UpSettings, without={"insecure"}, logs=True)
 def up(settings: UpSettings) -> int:
     """Run the whole pipeline on this machine, its own Postgres included."""
     from rich.console import Console
@@ -46,7 +47,7 @@ def up(settings: UpSettings) -> int:
     return run(settings, stop, command=COMMAND, console=console)
 
 
-@command(app, "broker", BrokerSettings)
+@command(app, "broker", BrokerSettings, logs=True)
 def broker(settings: BrokerSettings) -> int:
     """Run the queue between streamers and collectors."""
     from telemq.broker.server import run
@@ -57,7 +58,7 @@ def broker(settings: BrokerSettings) -> int:
 app.add_typer(stream, name="stream", help="Publish what a source yields.")
 
 
-@command(stream, "csv", StreamerSettings)
+@command(stream, "csv", StreamerSettings, logs=True)
 def stream_csv(
     settings: StreamerSettings,
     file: Annotated[Path, typer.Argument(help="DCGM metrics as CSV.", show_default=False)],
@@ -72,7 +73,7 @@ def stream_csv(
         return run(_resolved(settings, dsn), file, stop, on_progress)
 
 
-@command(app, "collect", CollectorSettings)
+@command(app, "collect", CollectorSettings, logs=True)
 def collect(settings: CollectorSettings) -> int:
     """Store in Postgres what the broker holds."""
     from telemq.collector.service import run
@@ -87,7 +88,7 @@ def collect(settings: CollectorSettings) -> int:
         return run_workers(settings, stop, command=(*COMMAND, "collect"), environment=environment)
 
 
-@command(app, "api", ApiSettings)
+@command(app, "api", ApiSettings, logs=True)
 def api(settings: ApiSettings) -> int:
     """Serve what is stored over REST, with Swagger and Redoc."""
     from telemq.gateway.app import run
@@ -98,7 +99,7 @@ def api(settings: ApiSettings) -> int:
         return run(_resolved(settings, dsn), stop)
 
 
-@command(app, "maintain", MaintainSettings, without={"insecure"})
+@command(app, "maintain", MaintainSettings, without={"insecure"}, logs=True)
 def maintain(settings: MaintainSettings) -> int:
     """Make partitions ahead, rewrite closed ones as chunks, drop what is too old: one pass.
 
@@ -120,6 +121,7 @@ def _begin(settings: Common, level: str = "") -> threading.Event:
 
     prepare_memory()
     log.configure(level or settings.log_level, settings.log_format, component=settings.component)
+    log_unknown_variables()
     return stop_on_signals()
 
 

@@ -18,6 +18,7 @@ from telemq.settings import (
     StreamerSettings,
     table,
 )
+from telemq.variables import OTHERS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -25,8 +26,13 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-#: Variables of ours that are no settings of telemq.
-_OTHERS = {"TELEMQ_IMAGE", "TELEMQ_PORT", "TELEMQ_CSV"}
+#: Where variables of ours stand; in the chart, they come from the settings.
+VARIABLES = [
+    DEPLOY / "compose.yaml",
+    *UNITS,
+    DEPLOY / "systemd" / "telemq.env",
+    DEPLOY / "grafana" / "provisioning" / "datasources" / "telemq.yaml",
+]
 
 
 def instructions(name: str) -> list[str]:
@@ -78,15 +84,20 @@ def test_image_exposes_the_ports_of_the_settings() -> None:
     assert [" ".join(ports)] == instructions("EXPOSE")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [DEPLOY / "compose.yaml", *UNITS, DEPLOY / "systemd" / "telemq.env"],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", VARIABLES, ids=lambda path: path.name)
 def test_variables_exist(path: Path) -> None:
     """A setting is renamed."""
-    known = {info.variable for info in table()} | _OTHERS
-    assert set(re.findall(r"\bTELEMQ_[A-Z_]+[A-Z]\b", path.read_text())) <= known
+    known = {info.variable for info in table()} | OTHERS
+    assert _variables(path) <= known
+
+
+def test_variables_that_are_no_settings_are_read() -> None:
+    """One of them is renamed: services would warn of the new one, and not of the old."""
+    assert set(OTHERS) <= set().union(*map(_variables, VARIABLES))
+
+
+def _variables(path: Path) -> set[str]:
+    return set(re.findall(r"\bTELEMQ_[A-Z_]+[A-Z]\b", path.read_text()))
 
 
 def test_nothing_is_killed_while_it_drains() -> None:
