@@ -62,13 +62,16 @@ class Answer(ABC):
         except asyncio.CancelledError:  # the gateway stops, and waited long enough
             stopped = True
         finally:
+            given_up = not answer.done()
             # Until the query has ended and its connection is back.
             await cancelled(answer, gone)
         if stopped and not self._started:
             raise StoreError("the gateway is stopping")
-        if answer.cancelled():
-            self._cut("stopped" if stopped else "gone", None)
-        elif error := answer.exception():
+        error = None if answer.cancelled() else answer.exception()
+        if answer.cancelled() or (given_up and error):
+            # A query that was cancelled while it ended has an error of its own.
+            self._cut("stopped" if stopped else "gone", error)
+        elif error:
             if not self._started:
                 raise error
             self._cut("stalled" if isinstance(error, TimeoutError) else "failed", error)
