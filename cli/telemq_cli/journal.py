@@ -12,8 +12,7 @@ from telemq_cli.app import app
 from telemq_cli.outcome import FAILED, outcome
 
 if TYPE_CHECKING:
-    from telemq.broker.bundle import Bundle
-    from telemq.broker.recovery import Contents
+    from telemq.broker.recovery import Contents, Kept
 
 __all__ = ["inspect", "journal"]
 
@@ -50,43 +49,48 @@ def _inspect(directory: Path, as_json: bool) -> int:
     except OSError as error:
         raise SettingError("DIRECTORY", str(directory), f"a journal ({error.strerror})") from error
     if as_json:
-        shown = [_facts(message) for message in messages]
-        print_json({**contents.to_dict(), "messages": shown})
+        print_json({**contents.to_dict(), "messages": messages})
     else:
         _print(contents, messages)
     return FAILED if contents.corrupt_entries else 0
 
 
-def _read(directory: Path) -> tuple[Contents, list[Bundle]]:
+def _read(directory: Path) -> tuple[Contents, list[dict[str, Any]]]:
     from telemq.broker.recovery import load, read_journal
 
     for _ in range(_READINGS_MAX - 1):
         contents = read_journal(directory)
         # Between the two readings a running broker may have copied forward and removed a segment.
         with contextlib.suppress(FileNotFoundError):
-            return contents, load(directory, contents, now_ns=0)
+            return contents, _facts(load(directory, contents), contents)
     contents = read_journal(directory)
-    return contents, load(directory, contents, now_ns=0)
+    return contents, _facts(load(directory, contents), contents)
 
 
-def _facts(message: Bundle) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "records": message.records,
-        "bytes": message.size_bytes,
-        "attempt": message.attempt,
-        "dead": message.dead,
-    }
+def _facts(kept: list[Kept], contents: Contents) -> list[dict[str, Any]]:
+    """Give what is said of each message, in order of arrival."""
+    messages = {}
+    for entry in kept:
+        for place, message in zip(entry.places, entry.messages, strict=True):
+            attempt, dead = contents.retried.get(place, (0, ""))
+            messages[place] = {
+                "id": message.id,
+                "records": message.records,
+                "bytes": message.bytes,
+                "attempt": attempt,
+                "dead": dead,
+            }
+    return [messages[place] for place in sorted(messages)]
 
 
-def _print(contents: Contents, messages: list[Bundle]) -> None:
+def _print(contents: Contents, messages: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     segments = Table(box=box.SIMPLE_HEAD)
-    kinds = ("message", "forget", "retried")
+    kinds = ("messages", "forget", "retried")
     for name in ("segment", "bytes", *kinds, "corrupt", "torn bytes"):
         segments.add_column(name, justify="right")
     for s in contents.segments:
@@ -100,7 +104,7 @@ def _print(contents: Contents, messages: list[Bundle]) -> None:
         held.add_column(name, justify="right")
     held.add_column("dead", overflow="fold")
     for m in messages:
-        held.add_row(m.id, f"{m.records:,}", f"{m.size_bytes:,}", str(m.attempt), m.dead)
+        held.add_row(m["id"], f"{m['records']:,}", f"{m['bytes']:,}", str(m["attempt"]), m["dead"])
     console.print(held)
     # Plain prints: a line that names a damaged place is for scripts too, and is never wrapped.
     for s in contents.segments:
@@ -108,7 +112,7 @@ def _print(contents: Contents, messages: list[Bundle]) -> None:
             print(f"corrupt: segment {s.number}, offset {d.offset}, {d.size_bytes} bytes")
     for number in contents.missing:
         print(f"corrupt: segment {number} is missing")
-    records, size_bytes = sum(m.records for m in messages), sum(m.size_bytes for m in messages)
+    records, size_bytes = sum(m["records"] for m in messages), sum(m["bytes"] for m in messages)
     print(
         f"{len(messages):,} messages not settled, {records:,} records, {size_bytes:,} bytes, "
         f"{contents.corrupt_entries} corrupt entries"

@@ -2,10 +2,9 @@
 
 To join payloads is to copy them, and each frame costs both ends of a connection the same whatever
 is in it; so up to some size one is cheaper, and from there on the other. Where that is depends on
-what a broker does with them: one without a journal hands a frame on as it came, so the fewer the
-better; with one, each message is held by itself, and copied out of a frame that it shares. WELCOME
-tells producers (`Welcome.join_bytes`). Whoever receives a PACK need not know: a frame ends where a
-message does::
+what a broker does with them, so WELCOME tells producers (`Welcome.join_bytes`). Ours hands a frame
+on as it came, and writes it to its journal as one entry: the fewer, the better. Whoever receives a
+PACK need not know: a frame ends where a message does::
 
     messages   a b c   d         e f g
     frames     aabbc | ddddddd | effg

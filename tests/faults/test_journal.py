@@ -139,7 +139,7 @@ def test_fault_19_failing_fsync_confirms_nothing_that_is_not_on_disk(
         assert publisher.published == receive(broker, publisher.confirmed)
 
 
-def test_fault_19_flipped_bit_costs_one_message_and_is_reported(tmp_path: Path) -> None:
+def test_fault_19_flipped_bit_costs_one_entry_and_is_reported(tmp_path: Path) -> None:
     """A disk gives back something else than was written to it."""
     flags = (f"--journal={tmp_path}", *SMALL)
     with killable_broker(*flags) as broker:
@@ -181,10 +181,28 @@ def test_fault_19_torn_end_is_cut_and_the_rest_is_there(tmp_path: Path) -> None:
         assert rest == receive(broker, set(rest))
 
 
-def _fill(broker: KillableBroker, count: int) -> None:
+def test_fault_19_flipped_bit_in_a_pack_costs_no_other_entry(tmp_path: Path) -> None:
+    """Messages that came in one frame are one entry: they are lost together, and no others."""
+    with killable_broker(f"--journal={tmp_path}", *SMALL) as broker:
+        _fill(broker, 30, together=10)
+        broker.kill()
+        path = next(tmp_path.glob("*.journal"))
+        data = bytearray(path.read_bytes())
+        data[data.index(b"s#17 s#17") + 50] ^= 1
+        path.write_bytes(data)
+        code, contents = inspect_journal(tmp_path)
+        assert (1, 1) == (code, contents["corrupt_entries"])
+        broker.start()
+        rest = [f"s#{n}" for n in range(30) if not 10 <= n < 20]
+        assert rest == receive(broker, set(rest))
+
+
+def _fill(broker: KillableBroker, count: int, together: int = 1) -> None:
+    """Publish so many, and so many of them in one frame."""
     publisher = Publisher(broker)
     try:
-        publisher.publish(count, 1000)
-        publisher.until_all_confirmed()
+        for _ in range(count // together):
+            publisher.publish(together, 1000)
+            publisher.until_all_confirmed()
     finally:
         publisher.close()

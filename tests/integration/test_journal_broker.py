@@ -151,7 +151,7 @@ def test_inspect_shows_what_a_running_broker_holds(tmp_path: Path) -> None:
         assert 0 == code
         held = {"id": "s#0", "records": 7, "bytes": 100, "attempt": 0, "dead": ""}
         assert [held] == contents["messages"]
-        assert [{"message": 1}] == [s["entries"] for s in contents["segments"]]
+        assert [{"messages": 1}] == [s["entries"] for s in contents["segments"]]
         words = (sys.executable, "-P", "-m", "telemq_cli", "journal", "inspect", str(tmp_path))
         shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         last = "1 messages not settled, 7 records, 100 bytes, 0 corrupt entries"

@@ -239,9 +239,13 @@ class _Run:
     # ---- the journal -----------------------------------------------------------------------
 
     def synced(self, a: int, b: int) -> None:
-        """To a message that is held, or to all that was ever accepted; sometimes back."""
-        places = [h.place for h in self.witness.held] or [0]
-        self.witness.sync(places[-1] if b % 4 == 0 else places[a % len(places)])
+        """To the end of an entry of which something is held, or of the last; sometimes back."""
+        ends, begin = [0], 1
+        for end in self.witness.entry_ends:
+            if any(begin <= h.place <= end for h in self.witness.held):
+                ends.append(end)
+            begin = end + 1
+        self.witness.sync(ends[-1] if b % 4 == 0 else ends[a % len(ends)])
 
     def stall(self, a: int, b: int) -> None:
         self.witness.stall(b % 2 == 0)

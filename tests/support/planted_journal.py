@@ -11,14 +11,17 @@ from pathlib import Path
 from unittest.mock import patch
 
 from telemq.broker import journal as journal_module
+from telemq.broker.blocks import Block, Blocks, Segment
 from telemq.broker.bundle import Bundle
 from telemq.broker.core import Outgoing
+from telemq.broker.entries import Buffer, Forget, Seal
 from telemq.broker.intake import Intake
 from telemq.broker.inventory import Inventory
 from telemq.broker.journal import Journal
-from telemq.broker.journaled import JournaledCore, _Noting, _Singly
+from telemq.broker.journaled import JournaledCore, _Answering, _Noting
 from telemq.broker.peers import Producer
 from telemq.broker.recovery import Contents, read_journal
+from telemq.broker.tail import Tail
 from tests.support.disks import CrashDisk
 from tests.support.planted import Fault
 
@@ -58,8 +61,8 @@ def _fsync_is_left_out() -> Iterator[None]:
 def _forget_is_not_written() -> Iterator[None]:
     forget = Journal._forget
 
-    def silent(self: Journal, place: int) -> None:
-        forget(self, place)
+    def silent(self: Journal, run: Forget) -> None:
+        forget(self, run)
         self._forgets.clear()
 
     with patch.object(Journal, "_forget", silent):
@@ -71,7 +74,7 @@ def _fsync_that_failed_is_tried_again() -> Iterator[None]:
     fail = Journal._fail
 
     def trusting(self: Journal, error: OSError) -> None:
-        if not self._is_syncing:
+        if not self._tail._is_syncing:
             fail(self, error)
             return
         with contextlib.suppress(OSError):
@@ -83,24 +86,20 @@ def _fsync_that_failed_is_tried_again() -> Iterator[None]:
 
 @_fault(JOURNAL_FAULTS, "lost", "corrupt", "back", "limit")
 def _segment_goes_on_after_a_failed_write() -> Iterator[None]:
-    def careless(self: Journal, segment: object, *, is_doubtful: bool) -> None:
-        del self, segment, is_doubtful
+    def going_on(self: Tail, error: OSError) -> bool:
+        del error
+        self._is_syncing = False
+        self._drop()
+        return False
 
-    fail = Journal._fail
-
-    def going_on(self: Journal, error: OSError) -> None:
-        active = self._active
-        fail(self, error)
-        self._active = active
-
-    with patch.object(Journal, "_give_up", careless), patch.object(Journal, "_fail", going_on):
+    with patch.object(Tail, "give_up", going_on):
         yield
 
 
 @_fault(JOURNAL_FAULTS, "back", "attempts")
 def _any_empty_segment_is_removed() -> Iterator[None]:
     def eager(self: Journal) -> None:
-        for segment in [s for s in self._segments if s is not self._active and not s.live]:
+        for segment in [s for s in self._segments if s is not self._tail.segment and not s.live]:
             self._disk.remove(segment.path)
             self._disk.sync_directory(self._directory)
             self._segments.remove(segment)
@@ -138,9 +137,9 @@ def _copied_messages_are_let_go_before_the_copy_is_safe() -> Iterator[None]:
     def hasty(self: Journal) -> bool:
         planned = plan(self)
         if planned:
-            for place in self._moves:
-                _, segment = self._where.pop(place)
-                self.live_bytes -= segment.live.pop(place)
+            for block in self._moves.values():
+                assert block.segment is not None
+                block.segment.live.pop(block.name)
             self._remove_gone()
         return planned
 
@@ -152,8 +151,8 @@ def _copied_messages_are_let_go_before_the_copy_is_safe() -> Iterator[None]:
 def _limit_is_not_kept() -> Iterator[None]:
     add = Journal._add
 
-    def boundless(self: Journal, encode: object, what: object, most_bytes: int) -> int:
-        return add(self, encode, what, 2**60)  # type: ignore[arg-type]  # passed on
+    def boundless(self: Journal, encode: object, most_bytes: int) -> int:
+        return add(self, encode, 2**60)  # type: ignore[arg-type]  # passed on
 
     with patch.object(Journal, "_add", boundless):
         yield
@@ -190,26 +189,78 @@ def _retries_are_not_written() -> Iterator[None]:
         yield
 
 
+@_fault(JOURNAL_FAULTS, "attempts")
+def _states_are_not_written_with_their_block() -> Iterator[None]:
+    with patch.object(Blocks, "states", lambda self, block: []):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "changed")
+def _trimmed_block_keeps_the_first_payloads() -> Iterator[None]:
+    trim = Blocks.trim
+
+    def shifted(self: Blocks, block: Block) -> None:
+        payload = block.payload
+        trim(self, block)
+        block.payload = payload[: len(block.payload)]
+
+    with patch.object(Blocks, "trim", shifted):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _note_forgets_the_next_message_too() -> Iterator[None]:
+    forget = Seal.forget
+
+    def generous(self: Seal, runs: list[Forget], offset: int) -> list[Buffer]:
+        return forget(self, [Forget(run.place, run.count + 1) for run in runs], offset)
+
+    with patch.object(Seal, "forget", generous):
+        yield
+
+
+@_fault(JOURNAL_FAULTS, "lost")
+def _block_leaves_its_segment_with_its_first_message() -> Iterator[None]:
+    forget = Blocks._forget
+
+    def hasty(self: Blocks, block: Block, place: int, count: int) -> None:
+        if block.segment is not None:
+            block.segment.live.setdefault(block.name, block)
+        forget(self, block, place, count)
+        if block.segment is not None:
+            block.segment.live.pop(block.name, None)
+
+    locate = Blocks.locate
+
+    def patient(self: Blocks, block: Block, segment: Segment, entry_bytes: int) -> None:
+        if block.segment is not None:
+            block.segment.live[block.name] = block
+        locate(self, block, segment, entry_bytes)
+
+    with patch.object(Blocks, "_forget", hasty), patch.object(Blocks, "locate", patient):
+        yield
+
+
 # ---- the rules beside it -----------------------------------------------------------------------
 
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _confirm_at_once() -> Iterator[None]:
-    add = _Singly._add
+    add = _Answering._add
 
-    def hasty(self: _Singly, producer: Producer, bundle: Bundle) -> bool:
+    def hasty(self: _Answering, producer: Producer, bundle: Bundle) -> bool:
         is_new = add(self, producer, bundle)
         if is_new:
             self._core._confirm(bundle)
         return is_new
 
-    with patch.object(_Singly, "_add", hasty):
+    with patch.object(_Answering, "_add", hasty):
         yield
 
 
 @_fault(JOURNALED_FAULTS, "confirms")
 def _duplicate_of_a_synced_message_is_confirmed_when_settled() -> Iterator[None]:
-    with patch.object(_Singly, "_claim_again", Intake._claim_again):
+    with patch.object(_Answering, "_claim_again", Intake._claim_again):
         yield
 
 
@@ -243,4 +294,10 @@ def _stall_is_ignored() -> Iterator[None]:
 @_fault(JOURNALED_FAULTS, "notes")
 def _settled_message_is_not_forgotten() -> Iterator[None]:
     with patch.object(_Noting, "settle", Inventory.settle):
+        yield
+
+
+@_fault(JOURNALED_FAULTS, "confirms")
+def _piece_that_is_cut_off_is_not_confirmed() -> Iterator[None]:
+    with patch.object(_Noting, "_cut", Inventory._cut):
         yield

@@ -81,6 +81,8 @@ class Witness:
         self.left: list[str] = []
         self.draining = False
         self.stalled = False
+        #: Last place of each entry that a journal was told of.
+        self.entry_ends: list[int] = []
         #: By place: ids of messages that a journal was told of, and not told to forget.
         self.noted: dict[int, str] = {}
         self._accepted = 0
@@ -161,14 +163,20 @@ class Witness:
         """What the core noted must tell a journal exactly what is held (a journaled core's)."""
         for note in _journaled(self.core).notes():
             match note:
-                case Append(message):
-                    self.noted[message.place] = message.id
-                case Forget(place):
-                    del self.noted[place]
-                case Retried(place, attempt, dead):
-                    held = next((h for h in self.held if h.place == place), None)
-                    current = held is None or (held.tries >= attempt and held.dead >= bool(dead))
-                    promised(current, "notes", f"attempts of {place} are made up")
+                case Append(first, messages, payload):
+                    for place, message in enumerate(messages, first):
+                        self.noted[place] = message.id
+                    whole = len(payload) == sum(message.bytes for message in messages)
+                    promised(whole, "notes", f"the payload of {first} is not whole")
+                    self.entry_ends.append(first + len(messages) - 1)
+                case Forget(first, count):
+                    for place in range(first, first + count):
+                        del self.noted[place]
+                case Retried(first, count, attempt, dead):
+                    for held in self.held:
+                        if first <= held.place < first + count:
+                            current = held.tries >= attempt and held.dead >= bool(dead)
+                            promised(current, "notes", f"attempts of {held.place} are made up")
         promised({h.place: h.id for h in self.held} == self.noted, "notes", "not what is held")
 
     def replay(self) -> None:

@@ -19,6 +19,7 @@ PURE = {
     "telemq.broker.lease", "telemq.broker.peers", "telemq.broker.queue", "telemq.broker.limits",
     "telemq.broker.bundle", "telemq.broker.intake", "telemq.broker.packing",
     "telemq.broker.stats", "telemq.broker.check", "telemq.broker.offenders",
+    "telemq.broker.blocks",
     "telemq.broker.entries",
     "telemq.broker.journaled",
     "telemq.broker.admission", "telemq.broker.snapshot",

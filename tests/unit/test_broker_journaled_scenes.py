@@ -7,7 +7,7 @@ from dataclasses import replace
 from telemq.broker.core import Outgoing
 from telemq.broker.entries import Append, Forget, Retried
 from telemq.broker.journaled import JournaledCore
-from telemq.protocol import Confirm, Deliver, Grant
+from telemq.protocol import Confirm, Deliver, Grant, Packed, PublishPack
 from tests.support.diary import message
 from tests.support.peers import LIMITS, Peer, Scene
 
@@ -79,9 +79,55 @@ def test_journal_is_told_what_becomes_of_each_message() -> None:
     append_a, append_b, *rest = scene.journaled.notes()
     assert isinstance(append_a, Append)
     assert isinstance(append_b, Append)
-    assert ["a", "b"] == [append_a.message.id, append_b.message.id]
-    assert [Retried(1, 1, ""), Retried(2, 1, "poison"), Forget(2)] == rest
+    assert ["a", "b"] == [one.id for append in (append_a, append_b) for one in append.messages]
+    assert [Retried(1, 1, 1, ""), Retried(2, 1, 1, "poison"), Forget(2, 1)] == rest
     assert [] == scene.journaled.notes()
+
+
+def test_pack_is_synced_as_one_in_whatever_pieces_it_is() -> None:
+    """A consumer settles the middle of it before the disk has it."""
+    scene = JournaledScene()
+    producer, consumer = scene.producer(), scene.consumer()
+    packed = tuple(Packed(f"m{n}", 1, 1, "", {}) for n in range(5))
+    assert not confirms(producer.say(PublishPack, packed, payload=b"abcde"))
+    first = producer.said
+    assert [(producer.session, (first + 2,))] == confirms(consumer.settle(3))
+    assert 4 == scene.journaled.unsynced_messages()
+    assert not confirms(scene.synced(0))
+    left = tuple(first + n for n in (0, 1, 3, 4))
+    assert [(producer.session, left)] == confirms(scene.synced(5))
+    assert 0 == scene.journaled.unsynced_messages()
+    append, forget = scene.journaled.notes()
+    assert Append(1, packed, b"abcde") == append
+    assert Forget(3, 1) == forget
+
+
+def test_piece_of_a_pack_is_confirmed_once_all_of_it_is_on_disk() -> None:
+    """A pack larger than the largest message is several entries, and the disk has some of them."""
+    scene = JournaledScene()
+    producer = scene.producer()
+    packed = tuple(Packed(f"m{n}", 1, 1, "", {}) for n in range(5))
+    producer.say(PublishPack, packed, payload=b"abcde")
+    assert not confirms(scene.synced(4))
+    consumer = scene.consumer()
+    consumer.settle(3)
+    (taken,) = confirms(scene.synced(4))
+    assert (producer.session, 3) == (taken[0], len(taken[1]))
+    assert [(producer.session, (producer.said + 4,))] == confirms(scene.synced(5))
+
+
+def test_pack_that_is_published_again_is_confirmed_one_by_one() -> None:
+    """The producer lost its connection before it heard of the confirms; all are on disk."""
+    scene = JournaledScene()
+    producer = scene.producer()
+    packed = tuple(Packed(f"m{n}", 1, 1, "", {}) for n in range(3))
+    producer.say(PublishPack, packed, payload=b"abc")
+    scene.synced(3)
+    again = scene.producer()
+    out = again.say(PublishPack, packed[1:], payload=b"bc")
+    assert [(again.session, (again.said, again.said + 1))] == confirms(out)
+    assert not confirms(scene.consumer().settle(1))
+    assert 1 == len(scene.journaled.notes()[:-1])
 
 
 def test_stalled_journal_stops_grants_until_it_goes_on() -> None:
@@ -109,7 +155,7 @@ def test_restored_messages_are_delivered_in_order_those_that_came_back_first() -
     assert ["", "poison", ""] == [d.dead for d in given]
     publish(scene.producer(), "new")
     (new,) = (n for n in scene.journaled.notes() if isinstance(n, Append))
-    assert 13 == new.message.place
+    assert 13 == new.place
     assert 3 == scene.core.stats().counters.restored
 
 

@@ -72,6 +72,11 @@ class Bundle(msgspec.Struct, eq=False, gc=False):
         return len(self.messages)
 
     @property
+    def end(self) -> int:
+        """The place after the last one's."""
+        return self.place + len(self.messages)
+
+    @property
     def id(self) -> str:
         """Identity of its message; only of a bundle of one."""
         (message,) = self.messages

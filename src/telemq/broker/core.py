@@ -76,6 +76,8 @@ from telemq.protocol import (
 
 __all__ = ["BrokerCore", "Outgoing"]
 
+#: Larger payloads in a PACK are best sent in a frame of their own (see `telemq.frames`).
+_JOIN_BYTES = 131_072
 #: Numbers in one CONFIRM: 16 digits each stay well below the limit of a control frame.
 _CONFIRMS_MAX = 2000
 
@@ -89,10 +91,7 @@ class BrokerCore:
 
     Attributes:
         limits: every bound.
-        join_bytes: larger payloads in a PACK have a frame of their own (see `telemq.frames`).
     """
-
-    join_bytes = 131_072
 
     def __init__(self, limits: BrokerLimits, secret: bytes) -> None:
         self.limits = limits
@@ -245,7 +244,7 @@ class BrokerCore:
             max(1, self.limits.heartbeat_ns // 1_000_000),
             self.limits.largest_records,
             self.limits.largest_bytes,
-            self.join_bytes,
+            _JOIN_BYTES,
         )
         self._out.append(Outgoing(id, welcome))
 

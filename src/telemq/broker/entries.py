@@ -6,15 +6,17 @@
                  | header | entry | entry | ...            numbers are big-endian
                  +--------+-------+-------+--
     header       +----------+-----------+---------+--------+
-                 | telemqJ1 | number u64| salt 8  | crc u32|        crc: of all before it
+                 | telemqJ2 | number u64| salt 8  | crc u32|        crc: of all before it
                  +----------+-----------+---------+--------+
     entry        +---------+---------+-----------+-------------+-------------+----- - -
                  | mark 3  | kind u8 | length u32| body crc u32| head crc u32| body
                  +---------+---------+-----------+-------------+-------------+----- - -
-    body         MESSAGE  place u64, records u64, attempt u32, length u32 of a JSON array
-                          [id, key, metadata, dead], the array, the payload
-                 FORGET   place u64, again and again
-                 RETRIED  place u64, attempt u32, why it is dead in UTF-8
+    body         MESSAGES count u32, length u32 of a JSON array, place u64 of each message, the
+                          array, their payloads end to end
+                 FORGET   first place u64, how many u64, again and again
+                 RETRIED  first place u64, how many u32, attempt u32, why they are dead in UTF-8
+    array        [messages, states]; a message is [id, records, payload bytes, key, metadata], a
+                 state is [index of the first, how many, attempt, why they are dead]
 
 The head's crc is seeded with the salt and the entry's offset. So after damage the next entry is
 found by looking for a mark whose head is right *there*: a payload that holds a copy of a journal,
@@ -24,20 +26,19 @@ or old blocks of a disk, cannot pass for entries.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 from zlib_ng.zlib_ng import crc32
 
-from telemq.broker.bundle import Bundle
-from telemq.protocol import Packed
+from telemq.protocol import Packed, Payload
 
 __all__ = [
     "FORGET",
     "HEADER_BYTES",
     "HEAD_BYTES",
-    "MESSAGE",
+    "MESSAGES",
     "RETRIED",
     "Append",
     "Damage",
@@ -46,48 +47,78 @@ __all__ = [
     "Note",
     "Retried",
     "Seal",
-    "decode_message",
+    "State",
+    "decode_messages",
     "decode_retried",
     "encode_header",
     "entry_bytes_max",
     "forgotten",
-    "place_of",
+    "places_of",
     "scan",
     "seal_of",
 ]
 
-MESSAGE, FORGET, RETRIED = 1, 2, 3
-_MAGIC = b"telemqJ1"
+MESSAGES, FORGET, RETRIED = 1, 2, 3
+#: The last byte is the version of the format.
+_MAGIC = b"telemqJ2"
 _MARK = b"\xfeTq"
 _HEADER = struct.Struct(">8sQ8sI")
 _HEAD = struct.Struct(">3sBIII")
-_FIXED = struct.Struct(">QQII")
-_RETRIED = struct.Struct(">QI")
+_FIXED = struct.Struct(">II")
+_RUN = struct.Struct(">QQ")
+_RETRIED = struct.Struct(">QII")
 _PLACE = struct.Struct(">Q")
 HEADER_BYTES = _HEADER.size
 HEAD_BYTES = _HEAD.size
-#: Longest array [id, key, metadata, dead]: a control frame, and a reason of a few kilobytes.
-_ABOUT_BYTES_MAX = 72 * 1024
+#: Most bytes of what an entry has beside payloads: a control frame, a place for each of a thousand
+#: messages, and a reason of a few kilobytes.
+_ABOUT_BYTES_MAX = 80 * 1024
 
 Buffer = bytes | bytearray | memoryview
 
 
-class Append(NamedTuple):
-    """A message was accepted, a bundle of one; it is to be on disk before it is confirmed."""
+class Append(msgspec.Struct, frozen=True):
+    """Messages were accepted, with places in a row; they are to be on disk before their confirm.
 
-    message: Bundle
-
-
-class Forget(NamedTuple):
-    """A message is done with."""
-
-    place: int
-
-
-class Retried(NamedTuple):
-    """A message came back: how often it was delivered, and why it is dead, or empty."""
+    Attributes:
+        place: of the first.
+        messages: id, records, length of the payload, key and metadata of each.
+        payload: theirs, end to end.
+    """
 
     place: int
+    messages: tuple[Packed, ...]
+    payload: Payload
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Messages with places in a row are done with."""
+
+    place: int
+    count: int
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """Messages with places in a row came back.
+
+    Attributes:
+        place: of the first.
+        count: how many.
+        attempt: how often they were delivered.
+        dead: why they are dead, or empty.
+    """
+
+    place: int
+    count: int
+    attempt: int
+    dead: str
+
+
+class State(msgspec.Struct, frozen=True, array_like=True):
+    """What `Retried` says, of messages in one entry, by the index of the first."""
+
+    index: int
+    count: int
     attempt: int
     dead: str
 
@@ -100,7 +131,7 @@ class Found(NamedTuple):
     """An entry whose checksums are right.
 
     Attributes:
-        kind: MESSAGE, FORGET or RETRIED.
+        kind: MESSAGES, FORGET or RETRIED.
         offset: of its head in the segment.
         body: a view of the segment's bytes.
     """
@@ -138,20 +169,28 @@ class Seal:
         """Give the checksum of the first 12 bytes of an entry that begins at an offset."""
         return crc32(head, crc32(_PLACE.pack(offset), crc32(self._salt)))
 
-    def message(self, bundle: Bundle, offset: int) -> list[Buffer]:
-        """Encode a message, which is a bundle of one; the payload is not copied."""
-        (message,) = bundle.messages
-        about = msgspec.json.encode((message.id, message.key, message.metadata, bundle.dead))
-        fixed = _FIXED.pack(bundle.place, message.records, bundle.attempt, len(about))
-        return self._entry(MESSAGE, offset, fixed + about, bundle.payload)
+    def messages(
+        self,
+        places: Sequence[int],
+        messages: Sequence[Packed],
+        payload: Payload,
+        states: Sequence[State],
+        offset: int,
+    ) -> list[Buffer]:
+        """Encode messages; the payload is not copied."""
+        about = msgspec.json.encode((messages, states))
+        fixed = _FIXED.pack(len(places), len(about)) + struct.pack(f">{len(places)}Q", *places)
+        return self._entry(MESSAGES, offset, fixed + about, payload)
 
-    def forget(self, places: list[int], offset: int) -> list[Buffer]:
+    def forget(self, runs: Sequence[Forget], offset: int) -> list[Buffer]:
         """Encode that messages are done with."""
-        return self._entry(FORGET, offset, struct.pack(f">{len(places)}Q", *places))
+        return self._entry(
+            FORGET, offset, b"".join([_RUN.pack(run.place, run.count) for run in runs])
+        )
 
     def retried(self, note: Retried, offset: int) -> list[Buffer]:
-        """Encode that a message came back."""
-        body = _RETRIED.pack(note.place, note.attempt) + note.dead.encode()
+        """Encode that messages came back."""
+        body = _RETRIED.pack(note.place, note.count, note.attempt) + note.dead.encode()
         return self._entry(RETRIED, offset, body)
 
     def _entry(self, kind: int, offset: int, body: bytes, payload: Buffer = b"") -> list[Buffer]:
@@ -168,18 +207,24 @@ def encode_header(number: int, salt: bytes) -> bytes:
 
 
 def seal_of(data: Buffer) -> Seal | None:
-    """Read a segment's header; None when it is damaged, and nothing of the segment can be read."""
+    """Read a segment's header; None when it is damaged, and nothing of the segment can be read.
+
+    Raises:
+        ValueError: it is sound, and of another version of the format.
+    """
     if len(data) < HEADER_BYTES:
         return None
     magic, _, salt, crc = _HEADER.unpack_from(data)
-    if magic != _MAGIC or crc != crc32(data[: HEADER_BYTES - 4]):
+    if crc != crc32(data[: HEADER_BYTES - 4]) or magic[:-1] != _MAGIC[:-1]:
         return None
+    if magic != _MAGIC:
+        raise ValueError(f"its format is {magic.decode('ascii', 'replace')}")
     return Seal(salt)
 
 
-def entry_bytes_max(message_bytes_max: int) -> int:
-    """Give the most bytes that a message can have on disk."""
-    return _HEAD.size + _FIXED.size + _ABOUT_BYTES_MAX + message_bytes_max
+def entry_bytes_max(payload_bytes_max: int) -> int:
+    """Give the most bytes that an entry can have whose payloads have so many."""
+    return _HEAD.size + _FIXED.size + _ABOUT_BYTES_MAX + payload_bytes_max
 
 
 def scan(data: memoryview, seal: Seal, size_bytes: int) -> Iterator[Found | Damage]:
@@ -209,46 +254,37 @@ def scan(data: memoryview, seal: Seal, size_bytes: int) -> Iterator[Found | Dama
         offset = end
 
 
-def place_of(body: Buffer) -> int:
-    """Give the place in the body of a MESSAGE or RETRIED."""
-    place: int = _PLACE.unpack_from(body)[0]
-    return place
+def places_of(body: Buffer) -> tuple[int, ...]:
+    """Give the places in the body of a MESSAGES."""
+    count, _ = _FIXED.unpack_from(body)
+    return struct.unpack_from(f">{count}Q", body, _FIXED.size)
 
 
-def forgotten(body: Buffer) -> tuple[int, ...]:
-    """Give the places in the body of a FORGET."""
-    return struct.unpack(f">{len(body) // _PLACE.size}Q", body)
+def forgotten(body: Buffer) -> list[Forget]:
+    """Give the places in the body of a FORGET, in runs."""
+    return [Forget(*run) for run in _RUN.iter_unpack(body)]
 
 
-def decode_message(body: Buffer, now_ns: int) -> Bundle:
-    """Give the message of a MESSAGE, a bundle of one that has just arrived and nobody waits for."""
-    place, records, attempt, length = _FIXED.unpack_from(body)
-    start = _FIXED.size + length
-    about = bytes(body[_FIXED.size : start])
-    id, key, metadata, dead = msgspec.json.decode(about, type=tuple[str, str, dict[str, str], str])
-    payload = bytes(body[start:])
-    return Bundle(
-        (Packed(id, records, len(payload), key, metadata),),
-        payload,
-        records,
-        len(payload),
-        place=place,
-        arrived_ns=now_ns,
-        session="",
-        number=0,
-        attempt=attempt,
-        dead=dead,
-    )
+def decode_messages(
+    body: Buffer,
+) -> tuple[tuple[int, ...], tuple[Packed, ...], memoryview, list[State]]:
+    """Give the places, the messages, their payloads and their states in the body of a MESSAGES."""
+    _, length = _FIXED.unpack_from(body)
+    places = places_of(body)
+    start = _FIXED.size + _PLACE.size * len(places)
+    about = bytes(body[start : start + length])
+    messages, states = msgspec.json.decode(about, type=tuple[tuple[Packed, ...], list[State]])
+    return places, messages, memoryview(body)[start + length :], states
 
 
 def decode_retried(body: Buffer) -> Retried:
     """Give the note of a RETRIED."""
-    place, attempt = _RETRIED.unpack_from(body)
-    return Retried(place, attempt, bytes(body[_RETRIED.size :]).decode())
+    place, count, attempt = _RETRIED.unpack_from(body)
+    return Retried(place, count, attempt, bytes(body[_RETRIED.size :]).decode())
 
 
 def _is_sound(kind: int, body: memoryview) -> bool:
-    least = {MESSAGE: _FIXED.size, FORGET: _PLACE.size, RETRIED: _RETRIED.size}.get(kind)
+    least = {MESSAGES: _FIXED.size, FORGET: _RUN.size, RETRIED: _RETRIED.size}.get(kind)
     return least is not None and len(body) >= least
 
 

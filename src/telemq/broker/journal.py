@@ -31,11 +31,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
+from telemq.broker.blocks import Block, Blocks, Segment
 from telemq.broker.bundle import Bundle
 from telemq.broker.disk import Disk, lock, unusable
 from telemq.broker.entries import (
@@ -46,31 +45,16 @@ from telemq.broker.entries import (
     Note,
     Retried,
     Seal,
-    encode_header,
     entry_bytes_max,
 )
-from telemq.broker.recovery import Contents, load, path_of, read_journal
+from telemq.broker.recovery import Contents, bundles, load, path_of, read_journal
+from telemq.broker.tail import Tail
 from telemq.errors import SettingError
 
 __all__ = ["Journal"]
 
-T = TypeVar("T")
-
-#: Bytes gathered for one write: the copy is cheap, a call for each small entry is not.
-_WRITE_BYTES = 4 * 2**20
-#: Places in one entry that forgets.
-_FORGET_PLACES = 4096
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(slots=True, eq=False)
-class _Segment:
-    """One file; `live` has the bytes of the entry of each message in it that is held."""
-
-    number: int
-    path: Path
-    size_bytes: int
-    live: dict[int, int] = field(default_factory=dict)
+#: Runs of places in one entry that forgets.
+_FORGET_RUNS = 2048
 
 
 class Journal:
@@ -80,12 +64,12 @@ class Journal:
         directory: made if it is not there; locked until `close`.
         segment_bytes: a segment that is larger gets no more entries.
         bytes_max: of all files together.
-        message_bytes_max: largest payload.
+        payload_bytes_max: largest payload of an entry; that of one message, at least.
         now_ns: arrival of the messages that are found.
         disk: the file system.
 
     Raises:
-        SettingError: `bytes_max` is too little, or the directory cannot be used.
+        SettingError: `bytes_max` is too little, or the directory cannot be used, or what is in it.
         BusyError: another broker uses the directory.
 
     Attributes:
@@ -101,7 +85,7 @@ class Journal:
         *,
         segment_bytes: int,
         bytes_max: int,
-        message_bytes_max: int,
+        payload_bytes_max: int,
         now_ns: int,
         disk: Disk | None = None,
     ) -> None:
@@ -109,37 +93,34 @@ class Journal:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._bytes_max = bytes_max
-        self._reserve_bytes = segment_bytes + entry_bytes_max(message_bytes_max) + 2 * HEADER_BYTES
+        self._payload_bytes_max = payload_bytes_max
+        self._reserve_bytes = segment_bytes + entry_bytes_max(payload_bytes_max) + 2 * HEADER_BYTES
         if bytes_max < 4 * self._reserve_bytes:
             least = f"at least {4 * self._reserve_bytes:,} bytes, four segments and messages"
             raise SettingError("--journal-bytes-max", bytes_max, least)
-        self._segments: list[_Segment] = []
-        self._active: _Segment | None = None
-        #: Given up after a failure, and not yet cut back; nothing is written before it is.
-        self._to_cut: _Segment | None = None
-        self._fd = -1
-        self._seal = Seal(b"")
-        self._synced_bytes = 0
-        self._buffer: list[Buffer] = []
-        self._buffer_bytes = 0
-        self._appends: dict[int, Bundle] = {}
-        self._moves: dict[int, Bundle] = {}
-        self._forgets: list[int] = []
-        self._retried: dict[int, Retried] = {}
-        #: Written and not synced: by place with the size of the entry; and the other notes.
-        self._written: dict[int, tuple[Bundle, int]] = {}
+        self._segments: list[Segment] = []
+        self._tail = Tail(directory, self._disk)
+        self._blocks = Blocks()
+        #: To be written: blocks by name, runs of places, and places of those that came back.
+        self._appends: dict[int, Block] = {}
+        self._moves: dict[int, Block] = {}
+        self._forgets: list[Forget] = []
+        self._retried: dict[int, None] = {}
+        #: Written and not synced: blocks with the size of the entry; and the other notes.
+        self._written: list[tuple[Block, int]] = []
         self._written_notes: list[Retried | Forget] = []
-        self._where: dict[int, tuple[Bundle, _Segment]] = {}
-        self._is_full = self._is_syncing = False
+        self._is_full = False
         self._syncs = 0
         self.stalled = ""
-        self.used_bytes = self.live_bytes = 0
+        self.used_bytes = 0
         self._lock = lock(directory)
         try:
             self.found = read_journal(directory)
             self.messages = self._recover(self.found, now_ns)
-        except OSError as error:
+        except (OSError, SettingError) as error:
             os.close(self._lock)
+            if isinstance(error, SettingError):
+                raise
             raise unusable(directory, error) from error
 
     # ---- what it knows ---------------------------------------------------------------------
@@ -152,7 +133,12 @@ class Journal:
     @property
     def live_messages(self) -> int:
         """How many messages on disk are not forgotten."""
-        return len(self._where)
+        return self._blocks.live_messages
+
+    @property
+    def live_bytes(self) -> int:
+        """How many bytes of the files are theirs."""
+        return self._blocks.live_bytes
 
     @property
     def has_pending(self) -> bool:
@@ -169,13 +155,14 @@ class Journal:
         """Take notes, in order; nothing is written before `sync`."""
         for note in notes:
             match note:
-                case Append(message):
-                    self._appends[message.place] = message
-                    self._last_place = message.place
-                case Forget(place):
-                    self._forget(place)
-                case Retried() if note.place in self._where:
-                    self._retried[note.place] = note
+                case Append():
+                    for block in self._blocks.append(note, self._payload_bytes_max):
+                        self._appends[block.name] = block
+                        self._last_place = block.places[-1]
+                case Forget():
+                    self._forget(note)
+                case Retried():
+                    self._retried |= dict.fromkeys(self._blocks.came_back(note))
 
     def sync(self) -> bool:
         """Bring to the disk what can be, and remove what is not needed; tell whether it fsynced.
@@ -184,8 +171,8 @@ class Journal:
         """
         before = self._syncs
         try:
-            if self._to_cut is not None:
-                self._cut_back(self._to_cut)
+            if self._tail.given_up is not None:
+                self._cut_back(self._tail.given_up)
             # Each turn copies one segment forward, to make room for what does not fit.
             for _ in range(len(self._segments) + 1):
                 self._write()
@@ -203,157 +190,131 @@ class Journal:
 
     def close(self) -> None:
         """Free the directory; what is pending is not written."""
-        if self._active is not None:
-            self._disk.close(self._fd)
-            self._active = None
+        self._tail.leave()
         os.close(self._lock)
 
     # ---- writing ---------------------------------------------------------------------------
 
-    def _forget(self, place: int) -> None:
-        self._retried.pop(place, None)
-        self._moves.pop(place, None)
-        # One that was never written needs no note of its end.
-        self._appends.pop(place, None)
-        if place in self._where:
-            _, segment = self._where.pop(place)
-            self.live_bytes -= segment.live.pop(place)
-            self._forgets.append(place)
+    def _forget(self, run: Forget) -> None:
+        # What was never written needs no note of its end.
+        is_on_disk = False
+        for block in self._blocks.forget(run):
+            is_on_disk |= block.segment is not None
+            if not block.left:
+                self._appends.pop(block.name, None)
+                self._moves.pop(block.name, None)
+        if not is_on_disk:
+            return
+        if self._retried:
+            for place in range(run.place, run.place + run.count):
+                self._retried.pop(place, None)
+        last = self._forgets[-1] if self._forgets else None
+        if last and last.place + last.count == run.place:
+            self._forgets[-1] = Forget(last.place, last.count + run.count)
+        else:
+            self._forgets.append(run)
 
     def _write(self) -> None:
         self._is_full = False
         notes_max = self._bytes_max - self._reserve_bytes
         while self._forgets:
-            places = self._forgets[:_FORGET_PLACES]
-            if not self._add(Seal.forget, places, notes_max):
+            runs = self._forgets[:_FORGET_RUNS]
+            if not self._add(partial(Seal.forget, runs=runs), notes_max):
                 break
-            del self._forgets[:_FORGET_PLACES]
-            self._written_notes += map(Forget, places)
-        for place, note in list(self._retried.items()):
-            if not self._add(Seal.retried, note, notes_max):
+            del self._forgets[:_FORGET_RUNS]
+            self._written_notes += runs
+        for note in self._blocks.notes(self._retried):
+            if not self._add(partial(Seal.retried, note=note), notes_max):
                 break
-            del self._retried[place]
+            for place in range(note.place, note.place + note.count):
+                del self._retried[place]
             self._written_notes.append(note)
-        self._write_messages(self._moves, self._bytes_max)
-        self._write_messages(self._appends, notes_max - self._reserve_bytes)
-        self._write_buffer()
+        self._write_blocks(self._moves, self._bytes_max)
+        self._write_blocks(self._appends, notes_max - self._reserve_bytes)
+        self._tail.write()
 
-    def _write_messages(self, pending: dict[int, Bundle], most_bytes: int) -> None:
-        for place, message in list(pending.items()):
-            size_bytes = self._add(Seal.message, message, most_bytes)
+    def _write_blocks(self, pending: dict[int, Block], most_bytes: int) -> None:
+        for name, block in list(pending.items()):
+            self._blocks.trim(block)
+            size_bytes = self._add(
+                partial(
+                    Seal.messages,
+                    places=block.places,
+                    messages=block.messages,
+                    payload=block.payload,
+                    states=self._blocks.states(block),
+                ),
+                most_bytes,
+            )
             if not size_bytes:
                 self._is_full = True
                 return
-            del pending[place]
-            self._written[place] = message, size_bytes
+            del pending[name]
+            self._written.append((block, size_bytes))
 
-    def _add(self, encode: Callable[[Seal, T, int], list[Buffer]], what: T, most_bytes: int) -> int:
+    def _add(self, encode: Callable[..., list[Buffer]], most_bytes: int) -> int:
         """Add an entry to what is to be written; gives its size, or 0 if there is no room."""
-        if self._active is not None and self._active.size_bytes >= self._segment_bytes:
-            self._write_buffer()
+        segment = self._tail.segment
+        if segment is not None and segment.size_bytes >= self._segment_bytes:
+            self._tail.write()
             self._flush()
-            self._disk.close(self._fd)
-            self._active = None
-        segment = self._active or self._begin_segment()
-        parts = encode(self._seal, what, segment.size_bytes)
+            self._tail.leave()
+        segment = self._tail.segment or self._begin_segment()
+        parts = encode(self._tail.seal, offset=segment.size_bytes)
         size_bytes = sum(map(len, parts))
         if self.used_bytes + size_bytes > most_bytes:
             return 0
-        self._buffer += parts
-        self._buffer_bytes += size_bytes
-        segment.size_bytes += size_bytes
         self.used_bytes += size_bytes
-        if self._buffer_bytes >= _WRITE_BYTES:
-            self._write_buffer()
+        self._tail.add(segment, parts, size_bytes)
         return size_bytes
 
-    def _begin_segment(self) -> _Segment:
+    def _begin_segment(self) -> Segment:
         number = self._segments[-1].number + 1 if self._segments else self._next_number
-        path = path_of(self._directory, number)
-        salt = os.urandom(8)
-        self._fd = self._disk.create(path)
-        self._active = _Segment(number, path, HEADER_BYTES)
-        self._segments.append(self._active)
-        self.used_bytes += HEADER_BYTES
-        self._seal = Seal(salt)
-        self._synced_bytes = 0
-        self._disk.write(self._fd, encode_header(number, salt))
-        self._disk.sync_directory(self._directory)
-        return self._active
-
-    def _write_buffer(self) -> None:
-        if self._buffer:
-            data = b"".join(self._buffer)
-            self._buffer.clear()
-            self._buffer_bytes = 0
-            self._disk.write(self._fd, data)
+        segment = self._tail.create(number)
+        self._segments.append(segment)
+        self.used_bytes += segment.size_bytes
+        self._tail.begin(segment)
+        return segment
 
     def _flush(self) -> None:
         """Have all that was written on disk, and note where it is."""
-        segment = self._active
-        if segment is None or segment.size_bytes == self._synced_bytes:
+        segment = self._tail.segment
+        if segment is None or not self._tail.sync():
             return
-        self._is_syncing = True
-        self._disk.sync(self._fd)
-        self._is_syncing = False
         self._syncs += 1
-        self._synced_bytes = segment.size_bytes
-        for place, (message, size_bytes) in self._written.items():
-            if place in self._where:
-                self.live_bytes -= self._where[place][1].live.pop(place)
-            segment.live[place] = size_bytes
-            self.live_bytes += size_bytes
-            self._where[place] = message, segment
+        for block, size_bytes in self._written:
+            self._blocks.locate(block, segment, size_bytes)
         self._written.clear()
         self._written_notes.clear()
 
     def _fail(self, error: OSError) -> None:
         """Give up the active segment; all that is not safe in it is pending again."""
-        is_doubtful = self._is_syncing and error.errno not in _NO_SPACE
-        self._is_syncing = False
         self.stalled = f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})"
-        self._buffer.clear()
-        self._buffer_bytes = 0
-        again = {place: message for place, (message, _) in self._written.items()}
-        self._moves = {p: m for p, m in again.items() if p in self._where} | self._moves
-        self._appends = {p: m for p, m in again.items() if p not in self._where} | self._appends
-        places = [note.place for note in self._written_notes if isinstance(note, Forget)]
-        self._forgets = places + self._forgets
+        again = {block.name: block for block, _ in self._written}
+        self._moves = {n: b for n, b in again.items() if b.segment} | self._moves
+        self._appends = {n: b for n, b in again.items() if not b.segment} | self._appends
+        self._forgets = [n for n in self._written_notes if isinstance(n, Forget)] + self._forgets
         for note in self._written_notes:
             if isinstance(note, Retried):
-                self._retried.setdefault(note.place, note)
+                self._retried |= dict.fromkeys(self._blocks.came_back(note))
         self._written.clear()
         self._written_notes.clear()
-        if self._active is not None:
-            self._give_up(self._active, is_doubtful=is_doubtful)
-            self._active = None
+        segment = self._tail.segment
+        if self._tail.give_up(error) and segment is not None:
+            self._moves |= segment.live
 
-    def _give_up(self, segment: _Segment, *, is_doubtful: bool) -> None:
-        if is_doubtful:
-            self._moves |= {place: self._where[place][0] for place in segment.live}
-        with suppress(OSError):
-            self._disk.close(self._fd)
-        self._to_cut = segment
-
-    def _cut_back(self, segment: _Segment) -> None:
-        """Cut what was not synced off a segment that was given up."""
-        if self._synced_bytes:
-            self._disk.cut(segment.path, self._synced_bytes)
-        else:
-            self._disk.remove(segment.path)
-            self._disk.sync_directory(self._directory)
+    def _cut_back(self, segment: Segment) -> None:
+        self.used_bytes -= self._tail.cut_back(segment)
+        if not segment.size_bytes:
             self._segments.remove(segment)
             self._next_number = segment.number
-        self.used_bytes -= segment.size_bytes - self._synced_bytes
-        segment.size_bytes = self._synced_bytes
-        self._to_cut = None
 
     # ---- room ------------------------------------------------------------------------------
 
     def _remove_gone(self) -> None:
         while self._segments:
             oldest = self._segments[0]
-            if oldest is self._active or oldest.live:
+            if oldest is self._tail.segment or oldest.live:
                 return
             self._disk.remove(oldest.path)
             self._disk.sync_directory(self._directory)
@@ -368,9 +329,9 @@ class Journal:
         is_worth = dead_bytes > self.live_bytes + 2 * self._segment_bytes or (
             self._is_full and dead_bytes > max(self._segment_bytes, self.used_bytes // 4)
         )
-        if oldest is None or oldest is self._active or self._moves or not is_worth:
+        if oldest is None or oldest is self._tail.segment or self._moves or not is_worth:
             return False
-        self._moves = {place: self._where[place][0] for place in oldest.live}
+        self._moves = dict(oldest.live)
         return True
 
     # ---- beginning -------------------------------------------------------------------------
@@ -379,7 +340,7 @@ class Journal:
         self._last_place = found.last_place
         self._next_number = found.segments[-1].number + 1 if found.segments else 1
         superseded = set(found.live)
-        messages = load(self._directory, found, now_ns)
+        kept = load(self._directory, found)
         by_number = {}
         for report in found.segments:
             path = path_of(self._directory, report.number)
@@ -387,15 +348,14 @@ class Journal:
             if report.torn is not None:
                 size_bytes = report.torn.offset
                 self._disk.cut(path, size_bytes)
-            by_number[report.number] = _Segment(report.number, path, size_bytes)
+            by_number[report.number] = Segment(report.number, path, size_bytes)
             self.used_bytes += size_bytes
         self._segments = list(by_number.values())
-        for message in messages:
-            located = found.live[message.place]
-            segment = by_number[located.number]
-            segment.live[message.place] = located.size_bytes
-            self.live_bytes += located.size_bytes
-            self._where[message.place] = message, segment
-        self._forgets = sorted(superseded - set(found.live))
+        for entry in kept:
+            block = self._blocks.add(entry.places, entry.messages, entry.payload)
+            self._blocks.locate(block, by_number[entry.located.number], entry.located.size_bytes)
+        for place, (attempt, dead) in found.retried.items():
+            self._blocks.came_back(Retried(place, 1, attempt, dead))
+        self._forgets = [Forget(place, 1) for place in sorted(superseded - set(found.live))]
         self._remove_gone()
-        return messages
+        return bundles(kept, found, now_ns)

@@ -89,7 +89,7 @@ class Keeper:
             directory,
             segment_bytes=settings.journal_segment_bytes,
             bytes_max=settings.journal_bytes_max,
-            message_bytes_max=core.limits.largest_bytes,
+            payload_bytes_max=core.limits.largest_bytes,
             now_ns=now_ns,
             disk=disk,
         )

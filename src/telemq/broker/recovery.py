@@ -8,6 +8,7 @@ written.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,37 +18,63 @@ from telemq.broker.entries import (
     FORGET,
     HEAD_BYTES,
     HEADER_BYTES,
-    MESSAGE,
+    MESSAGES,
     RETRIED,
     Damage,
     Found,
-    Retried,
-    decode_message,
+    decode_messages,
     decode_retried,
     forgotten,
-    place_of,
+    places_of,
     scan,
     seal_of,
 )
+from telemq.errors import SettingError
+from telemq.protocol import Packed
 
-__all__ = ["Contents", "Located", "SegmentReport", "load", "path_of", "read_journal"]
+__all__ = [
+    "Contents",
+    "Kept",
+    "Located",
+    "SegmentReport",
+    "bundles",
+    "load",
+    "path_of",
+    "read_journal",
+]
 
 _SUFFIX = ".journal"
-_KINDS = {MESSAGE: "message", FORGET: "forget", RETRIED: "retried"}
+_KINDS = {MESSAGES: "messages", FORGET: "forget", RETRIED: "retried"}
 
 
 class Located(NamedTuple):
-    """Where a message is.
+    """Where an entry is.
 
     Attributes:
         number: of the segment.
-        offset: of the entry in it.
-        size_bytes: of the entry.
+        offset: in it.
+        size_bytes: its length.
     """
 
     number: int
     offset: int
     size_bytes: int
+
+
+class Kept(NamedTuple):
+    """What is live of an entry with messages.
+
+    Attributes:
+        located: where it is.
+        places: of the messages, ascending.
+        messages: id, records, length of the payload, key and metadata of each.
+        payload: theirs, end to end.
+    """
+
+    located: Located
+    places: tuple[int, ...]
+    messages: tuple[Packed, ...]
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -75,15 +102,15 @@ class Contents:
 
     Attributes:
         segments: oldest first.
-        live: messages that are not forgotten, by place.
-        retried: what became of live messages since they were written, by place.
+        live: where the messages are that are not forgotten, by place.
+        retried: attempts of live messages that came back, and why they are dead, by place.
         missing: numbers of segments that should be there.
         last_place: no message has a greater one.
     """
 
     segments: list[SegmentReport] = field(default_factory=list)
     live: dict[int, Located] = field(default_factory=dict)
-    retried: dict[int, Retried] = field(default_factory=dict)
+    retried: dict[int, tuple[int, str]] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     last_place: int = 0
 
@@ -120,6 +147,7 @@ def read_journal(directory: Path) -> Contents:
 
     Raises:
         OSError: the directory or a file cannot be read.
+        SettingError: a file is of another version of telemq.
     """
     contents = Contents()
     numbers = sorted(
@@ -133,15 +161,19 @@ def read_journal(directory: Path) -> Contents:
             data = path_of(directory, number).read_bytes()
         except FileNotFoundError:
             continue  # a broker that runs removed it: nothing in it was needed any more
-        contents.segments.append(_read(contents, number, data, is_last=number == numbers[-1]))
-    # Each damaged entry may have been that of a message, and has at least a byte.
+        try:
+            contents.segments.append(_read(contents, number, data, is_last=number == numbers[-1]))
+        except ValueError as error:
+            accepted = "a journal of this version; one of another has to be emptied by that one"
+            raise SettingError("--journal", f"{directory} ({error})", accepted) from error
+    # A damaged entry may have been that of messages, each of which has some bytes.
     contents.last_place += sum(d.size_bytes for s in contents.segments for d in s.corrupt)
     contents.retried = {p: r for p, r in contents.retried.items() if p in contents.live}
     return contents
 
 
-def load(directory: Path, contents: Contents, now_ns: int) -> list[Bundle]:
-    """Read the live messages, in order of arrival, each id once.
+def load(directory: Path, contents: Contents) -> list[Kept]:
+    """Read the live messages, each id once, and complete `contents.retried`.
 
     Of two with the same id, only the later stays in `contents`: the earlier was settled, and the
     note of that is lost.
@@ -149,29 +181,91 @@ def load(directory: Path, contents: Contents, now_ns: int) -> list[Bundle]:
     Raises:
         OSError: a file cannot be read.
     """
-    messages: dict[str, Bundle] = {}
+    by_id: dict[str, int] = {}
+    found = []
+    for located, body in _bodies(directory, contents):
+        places, messages, payload, states = decode_messages(body)
+        for state in states:
+            for place in places[state.index : state.index + state.count]:
+                if contents.live.get(place) == located:
+                    attempt, dead = contents.retried.get(place, (0, ""))
+                    contents.retried[place] = max(attempt, state.attempt), dead or state.dead
+        for place, message in zip(places, messages, strict=True):
+            if contents.live.get(place) != located:
+                continue
+            other = by_id.setdefault(message.id, place)
+            if other != place:
+                del contents.live[min(other, place)]
+                by_id[message.id] = max(other, place)
+        found.append((located, places, messages, payload))
+    kept = (_kept(contents, *entry) for entry in found)
+    return [entry for entry in kept if entry.places]
+
+
+def bundles(kept: Iterable[Kept], contents: Contents, now_ns: int) -> list[Bundle]:
+    """Give the messages as the broker holds them, in order of arrival; nobody waits for them.
+
+    Those of an entry stay together as far as their places are in a row and they have come back as
+    often.
+    """
+    made = []
+    for entry in kept:
+        start = at = end = 0
+        states = [contents.retried.get(place, (0, "")) for place in entry.places]
+        for index, place in enumerate(entry.places, 1):
+            end += entry.messages[index - 1].bytes
+            if entry.places[index : index + 1] == (place + 1,) and states[index] == states[start]:
+                continue
+            messages = entry.messages[start:index]
+            attempt, dead = states[start]
+            made.append(
+                Bundle(
+                    messages,
+                    entry.payload[at:end],
+                    sum([message.records for message in messages]),
+                    end - at,
+                    place=entry.places[start],
+                    arrived_ns=now_ns,
+                    session="",
+                    number=0,
+                    attempt=attempt,
+                    dead=dead,
+                )
+            )
+            start, at = index, end
+    return sorted(made, key=lambda bundle: bundle.place)
+
+
+def _bodies(directory: Path, contents: Contents) -> Iterator[tuple[Located, memoryview]]:
     by_segment: dict[int, list[Located]] = {}
-    for located in contents.live.values():
+    for located in dict.fromkeys(contents.live.values()):
         by_segment.setdefault(located.number, []).append(located)
-    for number, places in by_segment.items():
+    for number, entries in by_segment.items():
         with path_of(directory, number).open("rb") as file:
-            for located in places:
+            for located in entries:
                 file.seek(located.offset)
-                message = _message(file.read(located.size_bytes), contents, now_ns)
-                other = messages.get(message.id)
-                if other is None or other.place < message.place:
-                    messages[message.id] = message
-                if other is not None:
-                    del contents.live[min(other.place, message.place)]
-    return sorted(messages.values(), key=lambda message: message.place)
+                yield located, memoryview(file.read(located.size_bytes))[HEAD_BYTES:]
 
 
-def _message(entry: bytes, contents: Contents, now_ns: int) -> Bundle:
-    message = decode_message(memoryview(entry)[HEAD_BYTES:], now_ns)
-    if retried := contents.retried.get(message.place):
-        message.attempt = max(message.attempt, retried.attempt)
-        message.dead = message.dead or retried.dead
-    return message
+def _kept(
+    contents: Contents,
+    located: Located,
+    places: tuple[int, ...],
+    messages: tuple[Packed, ...],
+    payload: memoryview,
+) -> Kept:
+    at, held, parts = 0, [], []
+    for place, message in zip(places, messages, strict=True):
+        if contents.live.get(place) == located:
+            held.append((place, message))
+            parts.append(payload[at : at + message.bytes])
+        at += message.bytes
+    return Kept(
+        located,
+        tuple([place for place, _ in held]),
+        tuple([message for _, message in held]),
+        b"".join(parts),
+    )
 
 
 def _read(contents: Contents, number: int, data: bytes, *, is_last: bool) -> SegmentReport:
@@ -200,15 +294,18 @@ def _note(report: SegmentReport, damage: Damage, *, is_last: bool) -> None:
 
 def _apply(contents: Contents, number: int, found: Found) -> None:
     if found.kind == FORGET:
-        places = forgotten(found.body)
-        for place in places:
-            contents.live.pop(place, None)
-        contents.last_place = max(contents.last_place, *places)
-        return
-    place = place_of(found.body)
-    contents.last_place = max(contents.last_place, place)
-    if found.kind == RETRIED:
-        contents.retried[place] = decode_retried(found.body)
+        for run in forgotten(found.body):
+            for place in range(run.place, run.place + run.count):
+                contents.live.pop(place, None)
+            contents.last_place = max(contents.last_place, run.place + run.count - 1)
+    elif found.kind == RETRIED:
+        note = decode_retried(found.body)
+        end = note.place + note.count
+        contents.retried.update(dict.fromkeys(range(note.place, end), (note.attempt, note.dead)))
+        contents.last_place = max(contents.last_place, end - 1)
     else:
         # One that was copied forward is met again; the later copy stays.
-        contents.live[place] = Located(number, found.offset, HEAD_BYTES + len(found.body))
+        located = Located(number, found.offset, HEAD_BYTES + len(found.body))
+        places = places_of(found.body)
+        contents.live.update(dict.fromkeys(places, located))
+        contents.last_place = max(contents.last_place, places[-1])
