@@ -135,7 +135,7 @@ def test_missing_and_unreadable_segments_are_reported(tmp_path: Path) -> None:
     assert [2] == contents.missing
     assert [1, 3, 4] == [s.number for s in contents.segments]
     assert 2 == contents.corrupt_entries
-    assert [(2,), (3,), (4,), (5,)] == [kept.places for kept in load(tmp_path, contents)]
+    assert [2, 3, 4, 5] == sorted(p for kept in load(tmp_path, contents) for p in kept.places)
 
 
 def test_journal_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_journal_of_another_version_is_refused_and_left_alone(tmp_path: Path) ->
     data[HEADER_BYTES - 4 : HEADER_BYTES] = zlib.crc32(data[: HEADER_BYTES - 4]).to_bytes(4)
     path_of(tmp_path, 1).write_bytes(data)
     for _ in range(2):  # the lock is free again
-        with pytest.raises(SettingError, match=r"--journal.* \(its format is telemqJ1\)"):
+        with pytest.raises(SettingError, match="--journal: 'segment 1, format telemqJ1'"):
             Journal(
                 tmp_path, segment_bytes=10**6, bytes_max=10**8, payload_bytes_max=1000, now_ns=0
             )

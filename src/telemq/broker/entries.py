@@ -218,7 +218,7 @@ def seal_of(data: Buffer) -> Seal | None:
     if crc != crc32(data[: HEADER_BYTES - 4]) or magic[:-1] != _MAGIC[:-1]:
         return None
     if magic != _MAGIC:
-        raise ValueError(f"its format is {magic.decode('ascii', 'replace')}")
+        raise ValueError(f"format {magic.decode('ascii', 'replace')}")
     return Seal(salt)
 
 

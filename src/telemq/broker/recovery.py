@@ -161,11 +161,7 @@ def read_journal(directory: Path) -> Contents:
             data = path_of(directory, number).read_bytes()
         except FileNotFoundError:
             continue  # a broker that runs removed it: nothing in it was needed any more
-        try:
-            contents.segments.append(_read(contents, number, data, is_last=number == numbers[-1]))
-        except ValueError as error:
-            accepted = "a journal of this version; one of another has to be emptied by that one"
-            raise SettingError("--journal", f"{directory} ({error})", accepted) from error
+        contents.segments.append(_read(contents, number, data, is_last=number == numbers[-1]))
     # A damaged entry may have been that of messages, each of which has some bytes.
     contents.last_place += sum(d.size_bytes for s in contents.segments for d in s.corrupt)
     contents.retried = {p: r for p, r in contents.retried.items() if p in contents.live}
@@ -198,8 +194,12 @@ def load(directory: Path, contents: Contents) -> list[Kept]:
                 del contents.live[min(other, place)]
                 by_id[message.id] = max(other, place)
         found.append((located, places, messages, payload))
-    kept = (_kept(contents, *entry) for entry in found)
-    return [entry for entry in kept if entry.places]
+    kept = []
+    while found:  # whose payloads go one by one as they are copied
+        entry = _kept(contents, *found.pop())
+        if entry.places:
+            kept.append(entry)
+    return kept
 
 
 def bundles(kept: Iterable[Kept], contents: Contents, now_ns: int) -> list[Bundle]:
@@ -270,7 +270,11 @@ def _kept(
 
 def _read(contents: Contents, number: int, data: bytes, *, is_last: bool) -> SegmentReport:
     report = SegmentReport(number, len(data))
-    seal = seal_of(data)
+    try:
+        seal = seal_of(data)
+    except ValueError as error:
+        accepted = "of this version; a journal of another has to be emptied by that one"
+        raise SettingError("--journal", f"segment {number}, {error}", accepted) from error
     if seal is None:
         # Only its beginning was ever written, or all of it is lost.
         damage = Damage(0, len(data), is_tail=not data.strip(b"\0") or len(data) < HEADER_BYTES)
