@@ -5,8 +5,13 @@ from __future__ import annotations
 import socket
 from contextlib import closing
 
+import pytest
+import zmq
+
+from telemq.client.payload import send_frames
 from telemq.engine.gather import ManyConsumer
 from telemq.engine.spread import ManyProducer
+from telemq.protocol import Frames
 from tests.support.brokers import running_broker, until
 
 
@@ -57,6 +62,46 @@ def test_messages_are_sent_as_fast_as_credit_comes() -> None:
                 producer.publish(f"s#{n}", 1, b"x")
             producer.poll(2.0)
             assert (0, 100) == (producer.stats().waiting_messages, producer.unconfirmed())
+
+
+def test_messages_travel_together_to_each_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A streamer whose batches are single records: one at a time costs each broker twenty times."""
+    sent: list[int] = []
+
+    def counting(socket: zmq.Socket[bytes], control: bytes, frames: Frames) -> None:
+        sent.append(len(frames))
+        send_frames(socket, control, frames)
+
+    with running_broker() as one, running_broker() as other:
+        producer = ManyProducer(
+            [one.producers, other.producers], name="p", window_records=5000, window_bytes=10**6
+        )
+        consumer = ManyConsumer(
+            [one.consumers, other.consumers], name="c", credit_records=5000, credit_bytes=10**6
+        )
+        with closing(producer), closing(consumer):
+            got: list[str] = []
+
+            def turn() -> None:
+                producer.poll(0.01)
+                deliveries = consumer.poll(0.01)
+                got.extend(delivery.id for delivery in deliveries)
+                consumer.settle(deliveries)
+
+            until(lambda: producer.stats().sessions == 2, "both are there", turn)
+            # Credit of a new producer doubles with what it uses.
+            for n in range(20):
+                producer.publish(f"a#{n}", 100, b"x")
+                turn()
+            until(lambda: not producer.unconfirmed(), "all are stored", turn)
+            monkeypatch.setattr("telemq.client.connection.send_frames", counting)
+            for n in range(1000):
+                producer.publish(f"b#{n}", 1, b"x")
+            producer.poll(0.0)
+            assert sum(sent) < 40
+            until(lambda: not producer.unconfirmed(), "all are stored", turn)
+            assert 1020 == len(set(got)) == len(got)
+            assert min(one.stats.counters.accepted, other.stats.counters.accepted) >= 300
 
 
 def test_addresses_of_a_name_come_and_go() -> None:

@@ -77,6 +77,10 @@ class ManyProducer(ManyEnd):
         self._waiting: deque[_Kept] = deque()
         #: By link, the one message that it was given beyond its credit.
         self._stuck: dict[ProducerLink, _Kept] = {}
+        #: By link, records and bytes that it can still send; what was published since is off.
+        self._credit: dict[ProducerLink, tuple[int, int]] = {}
+        #: Links with messages that have credit and are not sent yet.
+        self._unsent: set[ProducerLink] = set()
         self._records = self._bytes = self._dropped_sessions = 0
 
         def connect(endpoint: str, context: zmq.Context[zmq.Socket[bytes]]) -> ProducerLink:
@@ -107,6 +111,8 @@ class ManyProducer(ManyEnd):
         metadata: dict[str, str] | None = None,
     ) -> None:
         """Hand over a message; it goes to a broker with credit and is kept until confirmed.
+
+        Messages are sent together: at the next `poll`, or once enough of them wait.
 
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.
@@ -146,11 +152,13 @@ class ManyProducer(ManyEnd):
                 self._take_back(link)
                 link.close()
             confirmed = []
+            self._send()  # first: a poll may give back credit that is not used
             for link in self._brokers.links.values():
                 confirmed += link.poll(0.0)
             for id in confirmed:
                 self._release(self._kept[id])
             self._share_out()
+            self._send()
             wait_s = 0.0 if confirmed else max(0.0, end - time.monotonic())
             woken = self._brokers.wait(min(wait_s, _PATIENCE_S) if self._stuck else wait_s)
             if confirmed or woken or time.monotonic() >= end:
@@ -179,14 +187,16 @@ class ManyProducer(ManyEnd):
         for link in self._brokers.links.values():
             if not link.connected:
                 self._take_back(link)
-            elif link in self._stuck and not link.stats().waiting_messages:
-                del self._stuck[link]
+            elif not self._look(link):
+                self._stuck.pop(link, None)
         self._move_stuck()
         self._feed()
 
     def _take_back(self, link: ProducerLink) -> None:
         """Let everything that a broker has not confirmed wait again, first and in order."""
         self._stuck.pop(link, None)
+        self._credit.pop(link, None)
+        self._unsent.discard(link)
         back = [kept for kept in self._kept.values() if kept.link is link]
         for kept in back:
             link.forget(kept.id)
@@ -221,9 +231,25 @@ class ManyProducer(ManyEnd):
     def _give(self, kept: _Kept, link: ProducerLink) -> None:
         kept.link, kept.since_s = link, time.monotonic()
         link.publish(kept.id, kept.records, kept.payload, key=kept.key, metadata=kept.metadata)
-        link.flush()  # or what waits to be sent would look as if it waited for credit
-        if link.stats().waiting_messages:
-            self._stuck[link] = kept
+        records, size_bytes = self._credit.get(link, (0, 0))
+        records, size_bytes = records - kept.records, size_bytes - len(kept.payload)
+        self._credit[link] = records, size_bytes
+        self._unsent.add(link)
+        if records < 0 or size_bytes < 0:
+            link.flush()  # or what waits to be sent would look as if it waited for credit
+            if self._look(link):
+                self._stuck[link] = kept
+
+    def _send(self) -> None:
+        for link in self._unsent:
+            link.flush()
+        self._unsent.clear()
+
+    def _look(self, link: ProducerLink) -> bool:
+        """Take note of the credit of a link that was flushed; tell whether a message waits."""
+        stats = link.stats()
+        self._credit[link] = stats.credit_records, stats.credit_bytes
+        return stats.waiting_messages > 0
 
     def _release(self, kept: _Kept) -> None:
         del self._kept[kept.id]
