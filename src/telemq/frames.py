@@ -24,16 +24,17 @@ __all__ = ["COPY_BYTES_MAX", "join", "split"]
 COPY_BYTES_MAX = 32_768
 
 
-def join(payloads: Sequence[Payload], join_bytes: int) -> Frames:
+def join(payloads: Sequence[Payload], size_bytes: int, join_bytes: int) -> Frames:
     """Give the frames of messages with these payloads, in their order.
 
     Args:
         payloads: at least one.
+        size_bytes: of all together.
         join_bytes: a larger one has a frame of its own.
     """
     if len(payloads) == 1:
         return (payloads[0],)
-    if max(map(len, payloads)) <= join_bytes:
+    if size_bytes <= join_bytes or max(map(len, payloads)) <= join_bytes:
         return (b"".join(payloads),)
     frames: list[Payload] = []
     small: list[Payload] = []

@@ -342,7 +342,7 @@ def _lease_numbers_return() -> Iterator[None]:
     add = LeaseTable.add
 
     def reuse(self: LeaseTable, bundle: Bundle, consumer: Consumer, now_ns: int) -> Lease:
-        self._next = 1 + max(self._by_number, default=0)
+        self._next = max((lease.end for lease in self._by_first.values()), default=1)
         return add(self, bundle, consumer, now_ns)
 
     with patch.object(LeaseTable, "add", reuse):
@@ -351,7 +351,11 @@ def _lease_numbers_return() -> Iterator[None]:
 
 @_fault("P11", "P9")
 def _anybody_may_settle_a_lease() -> Iterator[None]:
-    with patch.object(LeaseTable, "held", lambda self, number, _: self._by_number.get(number)):
+    def anybodys(self: LeaseTable, number: int, _: Consumer) -> Lease | None:
+        leases = self._by_first.values()
+        return next((lease for lease in leases if lease.first <= number < lease.end), None)
+
+    with patch.object(LeaseTable, "held", anybodys):
         yield
 
 

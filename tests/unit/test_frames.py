@@ -20,7 +20,7 @@ def messages(*sizes: int) -> tuple[Packed, ...]:
 def test_what_was_joined_is_found_again(sizes: list[int], join_bytes: int) -> None:
     """Any mixture of single records and batches."""
     payloads = [bytes([n]) * size for n, size in enumerate(sizes)]
-    joined = join(payloads, join_bytes)
+    joined = join(payloads, sum(sizes), join_bytes)
     assert b"".join(payloads) == b"".join(joined)
     assert all(joined) or len(joined) == 1
     parts = split(messages(*sizes), sum(sizes), joined)
@@ -34,12 +34,12 @@ def test_what_was_joined_is_found_again(sizes: list[int], join_bytes: int) -> No
 def test_large_payload_is_its_own_frame_and_small_ones_share() -> None:
     """To copy a batch costs more than a frame; a record's frame costs more than its copy."""
     large = bytes(9)
-    joined = join([b"a", b"b", large, b"", large, b"12345678"], 8)
+    joined = join([b"a", b"b", large, b"", large, b"12345678"], 28, 8)
     assert (b"ab", large, large, b"12345678") == joined
     assert joined[1] is large
-    assert (large,) == join([large], 8)
-    assert (large + large,) == join([large, large], 9)
-    assert (b"",) == join([b"", b""], 8)
+    assert (large,) == join([large], 9, 8)
+    assert (large + large,) == join([large, large], 18, 9)
+    assert (b"",) == join([b"", b""], 0, 8)
 
 
 def test_empty_messages_go_with_the_one_before_them() -> None:

@@ -129,6 +129,7 @@ class _Producer:
             window_bytes=max(load.window_bytes, 4 * load.message_bytes),
         )
         self._link = open_producer(replace(settings, **address.flags()), name="bench")
+        self._publish = self._link.publish
         while not self._link.connected:
             self._link.poll(0.1)
 
@@ -136,7 +137,7 @@ class _Producer:
         return self._link.room_records() // self._records
 
     def send(self, payload: bytes) -> None:
-        self._link.publish(self._prefix + str(self._sent), self._records, payload)
+        self._publish(f"{self._prefix}{self._sent}", self._records, payload)
         self._sent += self._records
 
     def poll(self, timeout_s: float) -> int:

@@ -5,6 +5,7 @@ The others are about what happens over time; tests/property has them.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from telemq.broker.bundle import Bundle
@@ -90,8 +91,14 @@ def _check_leases(core: BrokerCore) -> None:
     leases = core._inventory.leases
     owned = {lease for consumer in consumers for lease in consumer.leases}
     assert owned == set(leases.all()), "P4: a lease without a live owner"
-    numbers = {n: lease for lease in owned for n in range(lease.first, lease.end)}
-    assert numbers == leases._by_number, "P4: a number of another's lease, or of none"
+    assert {lease.first: lease for lease in owned} == leases._by_first, "P4: not by its number"
+    for lease in owned:
+        for number in range(lease.first, lease.end):
+            assert leases.held(number, lease.consumer) is lease, "P4: a number of another's lease"
+    assert leases.messages == sum(lease.end - lease.first for lease in owned), "P4: miscounted"
+    firsts = leases._firsts
+    assert all(a < b for a, b in pairwise(firsts)), "P4: not in order"
+    assert len(firsts) <= 2 * len(owned) + 1001, "P4: those that are over stay"
     for consumer in consumers:
         assert all(lease.consumer is consumer for lease in consumer.leases), "P4: not its own lease"
         for lease in consumer.leases:

@@ -9,6 +9,7 @@ earliest end are the first entry: no heap is needed.
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from telemq.broker.peers import Consumer
 
 __all__ = ["Lease", "LeaseTable"]
+
+#: First numbers of leases that are over, beside as many as there are leases.
+_OVER_MAX = 1000
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -41,7 +45,7 @@ class Lease(msgspec.Struct, eq=False):
 
 
 class LeaseTable:
-    """All leases, by number and by end; knows the records and bytes that are lent.
+    """All leases, by number and by end; knows the messages, records and bytes that are lent.
 
     Args:
         duration_ns: how long each lease lasts.
@@ -49,32 +53,35 @@ class LeaseTable:
 
     def __init__(self, duration_ns: int) -> None:
         self._duration_ns = duration_ns
-        self._by_number: dict[int, Lease] = {}
+        self._by_first: dict[int, Lease] = {}
+        #: The first number of every lease there was, ascending, until most of them are over.
+        self._firsts: list[int] = []
         #: Earliest end first. A dictionary in a dictionary, as a set that keeps its order.
         self._by_end: OrderedDict[int, dict[Lease, None]] = OrderedDict()
         self._next = 1
-        self.records = 0
-        self.size_bytes = 0
-
-    @property
-    def messages(self) -> int:
-        """Messages lent."""
-        return len(self._by_number)
+        self.messages = self.records = self.size_bytes = 0
 
     def add(self, bundle: Bundle, consumer: Consumer, now_ns: int) -> Lease:
         """Lend a bundle from now on."""
         first, end = self._next, self._next + len(bundle.messages)
         self._next = end
         lease = Lease(first, end, bundle, consumer, now_ns + self._duration_ns)
-        self._enter(lease)
-        self.records += bundle.records
-        self.size_bytes += bundle.size_bytes
+        self._by_first[first] = lease
+        self._firsts.append(first)
+        self._enlist(lease)
+        self._count(lease, 1)
         return lease
 
     def held(self, number: int, consumer: Consumer) -> Lease | None:
         """Find the lease of a number, if it is live and that consumer's."""
-        lease = self._by_number.get(number)
-        return lease if lease is not None and lease.consumer is consumer else None
+        lease = self._by_first.get(number)
+        if lease is None:
+            at = bisect_right(self._firsts, number)
+            # One that is over has nothing behind its first number, nor has any before it.
+            lease = self._by_first.get(self._firsts[at - 1]) if at else None
+            if lease is None or number >= lease.end:
+                return None
+        return lease if lease.consumer is consumer else None
 
     def split(self, lease: Lease, front: Bundle, back: Bundle) -> tuple[Lease, Lease]:
         """Make two leases of one whose bundle was cut; both end when it would have."""
@@ -87,16 +94,19 @@ class LeaseTable:
             new = Lease(lease.first, edge, front, lease.consumer, lease.until_ns)
             lease.first = edge
             parts = new, lease
-        self._enter(new)
+        for part in parts:
+            self._by_first[part.first] = part
+        insort(self._firsts, edge)
+        self._enlist(new)
         return parts
 
     def remove(self, lease: Lease) -> None:
         """End a live lease."""
-        for number in range(lease.first, lease.end):
-            del self._by_number[number]
+        del self._by_first[lease.first]
+        if len(self._firsts) > 2 * len(self._by_first) + _OVER_MAX:
+            self._firsts = [first for first in self._firsts if first in self._by_first]
         self._leave(lease)
-        self.records -= lease.bundle.records
-        self.size_bytes -= lease.bundle.size_bytes
+        self._count(lease, -1)
 
     def renew(self, lease: Lease, now_ns: int) -> None:
         """Let a live lease begin anew."""
@@ -121,9 +131,10 @@ class LeaseTable:
         """List all leases, earliest end first."""
         return [lease for leases in self._by_end.values() for lease in leases]
 
-    def _enter(self, lease: Lease) -> None:
-        self._by_number.update(dict.fromkeys(range(lease.first, lease.end), lease))
-        self._enlist(lease)
+    def _count(self, lease: Lease, sign: int) -> None:
+        self.messages += sign * len(lease.bundle.messages)
+        self.records += sign * lease.bundle.records
+        self.size_bytes += sign * lease.bundle.size_bytes
 
     def _enlist(self, lease: Lease) -> None:
         leases = self._by_end.get(lease.until_ns)

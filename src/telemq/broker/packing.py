@@ -106,7 +106,8 @@ def _together(leases: list[Lease], number: _Numbers, lease_ms: int) -> Iterator[
     first = number(consumer, len(messages))
     pack = DeliverPack(consumer.session, first, lease_ms, _lent(leases), messages)
     # What came without a copy goes without one.
-    frames = join([bundle.payload for bundle in bundles], COPY_BYTES_MAX)
+    size_bytes = sum([bundle.size_bytes for bundle in bundles])
+    frames = join([bundle.payload for bundle in bundles], size_bytes, COPY_BYTES_MAX)
     yield Outgoing(consumer.id, pack, frames)
 
 

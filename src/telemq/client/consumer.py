@@ -108,7 +108,7 @@ class ConsumerCore:
         messages, carried, deliveries = iter(pack.messages), iter(payloads), list[Delivery]()
         for lent in pack.lent:
             leases, attempt = range(lent.lease, lent.lease + lent.count), lent.attempt
-            deliveries += [
+            made = [
                 Delivery(
                     session,
                     lease,
@@ -123,7 +123,8 @@ class ConsumerCore:
                 )
                 for lease, message, payload in zip(leases, messages, carried, strict=False)
             ]
-        self._held.update([(delivery.lease, delivery) for delivery in deliveries])
+            self._held.update(zip(leases, made, strict=True))
+            deliveries += made
         return [Delivered(deliveries)]
 
     def settle(

@@ -77,7 +77,7 @@ class ProducerLink(Connection):
         Raises:
             LocalProtocolError: that id is kept already, or the message is too large.
         """
-        if self._core.keep(id, records, payload, key=key, metadata=metadata):
+        if self._core.keep(id, records, payload, key, metadata):
             self.flush()
 
     def flush(self) -> None:
@@ -96,8 +96,8 @@ class ProducerLink(Connection):
         Raises:
             LocalProtocolError: a kept message is larger than this broker takes.
         """
-        confirmed = [c for c in self._poll(timeout_s) if isinstance(c, Confirmed)]
-        return [id for command in confirmed for id in command.ids]
+        confirmed = [c.ids for c in self._poll(timeout_s) if isinstance(c, Confirmed)]
+        return confirmed[0] if len(confirmed) == 1 else list(chain.from_iterable(confirmed))
 
     def unconfirmed(self) -> int:
         """Tell how many messages are kept."""

@@ -92,8 +92,8 @@ class ProducerCore:
         self._join_bytes = 0
         self._used_ns = 0
         self._sessions = 0
-        #: Of what is kept, so much was there at the last flush.
-        self._flushed_messages = self._flushed_bytes = 0
+        #: When so much is kept, what came since the last flush is worth another one.
+        self._due_messages, self._due_bytes = _FLUSH_MESSAGES, _FLUSH_BYTES
 
     def room_records(self) -> int:
         """Tell how many more records may be published; 0 when the window is full."""
@@ -116,17 +116,11 @@ class ProducerCore:
         Raises:
             LocalProtocolError: see `keep`.
         """
-        self.keep(id, records, payload, key=key, metadata=metadata)
+        self.keep(id, records, payload, key, metadata)
         return self.flush(now_ns)
 
     def keep(
-        self,
-        id: str,
-        records: int,
-        payload: Payload,
-        *,
-        key: str,
-        metadata: dict[str, str] | None,
+        self, id: str, records: int, payload: Payload, key: str, metadata: dict[str, str] | None
     ) -> bool:
         """Take over a message until it is confirmed; it is sent at the next `flush` or `advance`.
 
@@ -137,7 +131,8 @@ class ProducerCore:
             LocalProtocolError: that id is kept already, or the message, or its labels, are larger
                 than the broker takes; nothing was changed.
         """
-        if id in self._payloads:
+        payloads = self._payloads
+        if id in payloads:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
         size_bytes = len(payload)
         packed = Packed(id, records, size_bytes, key, metadata or _NO_METADATA)
@@ -145,14 +140,11 @@ class ProducerCore:
             check_labels(packed)
         if records > self._largest_records or size_bytes > self._largest_bytes:
             self._check_size(packed)
-        self._payloads[id] = payload
+        payloads[id] = payload
         self._waiting.append(packed)
         self._records += records
         self._bytes += size_bytes
-        return (
-            self._bytes - self._flushed_bytes >= _FLUSH_BYTES
-            or len(self._payloads) - self._flushed_messages >= _FLUSH_MESSAGES
-        )
+        return self._bytes >= self._due_bytes or len(payloads) >= self._due_messages
 
     def forget(self, id: str) -> None:
         """Drop a message: somebody else sees to it now. Unknown ids are ignored."""
@@ -205,7 +197,7 @@ class ProducerCore:
             self._unsend()
         if self._idle_end_ns() is not None and now_ns >= self._used_ns + _IDLE_NS:
             commands += self._give_back(now_ns)
-        if len(self._payloads) > self._flushed_messages:
+        if len(self._payloads) > self._due_messages - _FLUSH_MESSAGES:
             commands += self.flush(now_ns)
         return commands
 
@@ -251,37 +243,43 @@ class ProducerCore:
         self._records -= sum([packed.records for packed in gone])
         size_bytes = sum([packed.bytes for packed in gone])
         self._bytes -= size_bytes
-        self._flushed_messages -= len(ids)
-        self._flushed_bytes -= size_bytes
+        self._due_messages -= len(ids)
+        self._due_bytes -= size_bytes
         return ids
 
     def flush(self, now_ns: int) -> list[Command]:
         """Send what waits, as far as credit goes, together where it fits."""
         commands: list[Command] = []
-        self._flushed_messages, self._flushed_bytes = len(self._payloads), self._bytes
+        self._due_messages = len(self._payloads) + _FLUSH_MESSAGES
+        self._due_bytes = self._bytes + _FLUSH_BYTES
         if not self.session.token:
             return commands
         while self._waiting:
             commands += self._want(self._waiting[0], now_ns)
-            batch = self._next_batch()
+            batch, size_bytes = self._next_batch()
             if not batch:
                 break
             self._used_ns = now_ns
             number = self.session.number(now_ns, len(batch))
             self._sent.update(zip(range(number, number + len(batch)), batch, strict=True))
-            commands.append(self._transmit(number, batch))
+            commands.append(self._transmit(number, batch, size_bytes))
         return commands
 
-    def _next_batch(self) -> list[Packed]:
-        """Take from what waits what may be sent next in one message, and its credit."""
+    def _next_batch(self) -> tuple[list[Packed], int]:
+        """Take from what waits what may be sent next in one message, and its credit.
+
+        Returns:
+            That, and its payload bytes.
+        """
         batch = within_labels(self._first_that_fit()) if self.session.packs else []
         if not batch and self._covers(self._waiting[0]):
             batch = [self._waiting[0]]
         for _ in batch:
             self._waiting.popleft()
         self._credit_records -= sum([packed.records for packed in batch])
-        self._credit_bytes -= sum([packed.bytes for packed in batch])
-        return batch
+        size_bytes = sum([packed.bytes for packed in batch])
+        self._credit_bytes -= size_bytes
+        return batch, size_bytes
 
     def _first_that_fit(self) -> list[Packed]:
         """List the first of what waits that fit into a pack, the credit and the wish."""
@@ -358,14 +356,15 @@ class ProducerCore:
                 f"make smaller batches, or raise the broker's {flags}"
             )
 
-    def _transmit(self, number: int, batch: list[Packed]) -> Transmit:
+    def _transmit(self, number: int, batch: list[Packed], size_bytes: int) -> Transmit:
         token = self.session.token
         payloads = [self._payloads[packed.id] for packed in batch]
         if len(batch) == 1:
             (head,) = batch
             publish = Publish(token, number, head.id, head.records, head.key, head.metadata)
             return Transmit(publish, (payloads[0],))
-        return Transmit(PublishPack(token, number, tuple(batch)), join(payloads, self._join_bytes))
+        frames = join(payloads, size_bytes, self._join_bytes)
+        return Transmit(PublishPack(token, number, tuple(batch)), frames)
 
 
 def _is_half(need: int, least: int) -> bool:
