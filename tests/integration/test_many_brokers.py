@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from functools import partial
 
 import pytest
 import zmq
@@ -13,6 +14,14 @@ from telemq.engine.gather import ManyConsumer
 from telemq.engine.spread import ManyProducer
 from telemq.protocol import Frames
 from tests.support.brokers import running_broker, until
+
+
+def _turn(producer: ManyProducer, consumer: ManyConsumer, got: list[str]) -> None:
+    """Let both do what is due; what comes is settled."""
+    producer.poll(0.01)
+    deliveries = consumer.poll(0.01)
+    got.extend(delivery.id for delivery in deliveries)
+    consumer.settle(deliveries)
 
 
 def test_message_stuck_at_a_full_broker_goes_to_another() -> None:
@@ -26,13 +35,7 @@ def test_message_stuck_at_a_full_broker_goes_to_another() -> None:
         )
         with closing(producer), closing(consumer):
             got: list[str] = []
-
-            def turn() -> None:
-                producer.poll(0.01)
-                deliveries = consumer.poll(0.01)
-                got.extend(delivery.id for delivery in deliveries)
-                consumer.settle(deliveries)
-
+            turn = partial(_turn, producer, consumer, got)
             until(lambda: producer.stats().sessions == 2, "both are there", turn)
             published = 0
             while full.stats.ready_records < 20:
@@ -81,13 +84,7 @@ def test_messages_travel_together_to_each_broker(monkeypatch: pytest.MonkeyPatch
         )
         with closing(producer), closing(consumer):
             got: list[str] = []
-
-            def turn() -> None:
-                producer.poll(0.01)
-                deliveries = consumer.poll(0.01)
-                got.extend(delivery.id for delivery in deliveries)
-                consumer.settle(deliveries)
-
+            turn = partial(_turn, producer, consumer, got)
             until(lambda: producer.stats().sessions == 2, "both are there", turn)
             # Credit of a new producer doubles with what it uses.
             for n in range(20):
