@@ -145,10 +145,7 @@ def test_fault_19_flipped_bit_costs_one_entry_and_is_reported(tmp_path: Path) ->
     with killable_broker(*flags) as broker:
         _fill(broker, 20)
         broker.kill()
-        path = next(tmp_path.glob("*.journal"))
-        data = bytearray(path.read_bytes())
-        data[data.index(b"s#7 s#7") + 100] ^= 0x10
-        path.write_bytes(data)
+        data = _flip_a_bit(tmp_path, b"s#7 s#7")
 
         code, contents = inspect_journal(tmp_path)
         assert 1 == code
@@ -186,15 +183,21 @@ def test_fault_19_flipped_bit_in_a_pack_costs_no_other_entry(tmp_path: Path) -> 
     with killable_broker(f"--journal={tmp_path}", *SMALL) as broker:
         _fill(broker, 30, together=10)
         broker.kill()
-        path = next(tmp_path.glob("*.journal"))
-        data = bytearray(path.read_bytes())
-        data[data.index(b"s#17 s#17") + 50] ^= 1
-        path.write_bytes(data)
+        _flip_a_bit(tmp_path, b"s#17 s#17")
         code, contents = inspect_journal(tmp_path)
         assert (1, 1) == (code, contents["corrupt_entries"])
         broker.start()
         rest = [f"s#{n}" for n in range(30) if not 10 <= n < 20]
         assert rest == receive(broker, set(rest))
+
+
+def _flip_a_bit(directory: Path, text: bytes) -> bytes:
+    """Flip one behind a text in the only segment; gives what is there now."""
+    (path,) = directory.glob("*.journal")
+    data = bytearray(path.read_bytes())
+    data[data.index(text) + 50] ^= 0x10
+    path.write_bytes(data)
+    return bytes(data)
 
 
 def _fill(broker: KillableBroker, count: int, together: int = 1) -> None:

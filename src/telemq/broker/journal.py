@@ -117,11 +117,12 @@ class Journal:
         try:
             self.found = read_journal(directory)
             self.messages = self._recover(self.found, now_ns)
-        except (OSError, SettingError) as error:
+        except OSError as error:
             os.close(self._lock)
-            if isinstance(error, SettingError):
-                raise
             raise unusable(directory, error) from error
+        except SettingError:
+            os.close(self._lock)
+            raise
 
     # ---- what it knows ---------------------------------------------------------------------
 
