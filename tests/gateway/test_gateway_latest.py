@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.fleet import gpu, store
 from tests.support.gateway import metrics_of, serving
 from tests.support.maintaining import DAY, pass_over
 from tests.support.running import eventually
+from tests.support.shown_fleet import make_fleet
 
 UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
 SCRIPT = '<script>alert("x")</script>'
@@ -95,6 +97,26 @@ def test_what_comes_is_seen_soon(api: httpx.Client, conn: psycopg.Connection) ->
         return [{name: of["value"] for name, of in d["latest"].items()} for d in devices]
 
     eventually(lambda: values() == [{UTIL: 2.0, TEMP: 3.0}, {UTIL: 4.0}], "all is there")
+
+
+def test_the_last_that_comes_is_seen_though_many_rested(
+    api: httpx.Client, conn: psycopg.Connection
+) -> None:
+    """Then nothing is committed: what came while its series rested was never seen."""
+    fleet = make_fleet(conn, hosts=1251, metrics=(UTIL,))  # of so many, not all are always asked
+    began = now()
+    fleet.measure(conn, began)
+
+    def newest() -> datetime:
+        (device,) = get(api, "/api/v1/devices", host="hopper-001")[:1]
+        return datetime.fromisoformat(device["last_seen"])
+
+    assert began == newest()
+    time.sleep(2)  # so long was the interval, and half as long is the rest
+    for turn in (1, 2):
+        later = began + timedelta(minutes=turn)
+        fleet.measure(conn, later)
+        eventually(lambda: newest() == later, "it is seen")  # noqa: B023  # called at once
 
 
 def test_devices_are_chosen_by_host_namespace_and_model(

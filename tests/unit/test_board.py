@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -38,11 +40,11 @@ def loaded(*samples: tuple[int, int, float], series: int = 3) -> Board:
     return board
 
 
-def many(board: Board, now_ns: int) -> Due:
+def many(board: Board, now_ns: int, *, committed: bool = True) -> Due:
     """What is due, as if the board were too large to ask for all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("telemq.gateway.board._SMALL", 0)
-        return board.due(now_ns)
+        return board.due(now_ns, committed=committed)
 
 
 def test_the_latest_sample_of_each_series_stays() -> None:
@@ -148,6 +150,35 @@ def test_a_hot_series_rests_for_half_of_its_interval() -> None:
     board.take(found((10, NOW + 10_000_000, 2.0)), many(board, 9 * S), now_ns=9 * S, at_us=NOW)
     assert [] == many(board, 13 * S).hot.tolist()
     assert [0] == many(board, 14 * S).hot.tolist()
+
+
+def test_after_the_last_commit_a_series_that_rested_is_asked_once() -> None:
+    """Nothing is committed any more: its last sample was seen when something else was."""
+    board = loaded((10, NOW, 1.0))
+    board.take(found((10, NOW + 60_000_000, 2.0)), many(board, 60 * S), now_ns=60 * S, at_us=NOW)
+    resting = many(board, 61 * S)
+    assert 0 not in resting.hot.tolist()
+    board.take(found(), resting, now_ns=61 * S, at_us=NOW)
+    assert [] == many(board, 89 * S, committed=False).hot.tolist()
+    rested = many(board, 90 * S, committed=False)
+    assert [0] == rested.hot.tolist()
+    board.take(found(), rested, now_ns=90 * S, at_us=NOW)
+    assert 0 == len(many(board, 91 * S, committed=False))
+
+
+@pytest.mark.parametrize("ask", [many, Board.due])
+def test_after_the_last_commit_a_series_that_is_not_hot_is_asked_once(
+    ask: Callable[..., Due],
+) -> None:
+    """Hours late, and straight into a chunk: partitions have nothing of it."""
+    board = loaded((10, NOW, 1.0), (20, NOW - 10**10, 1.0))
+    asked = list[int]()
+    for second in range(1, 2 * int(SWEEP_S)):
+        due = ask(board, second * S, committed=second == 1)
+        asked += due.cold.tolist()
+        board.take(found(), due, now_ns=second * S, at_us=NOW)
+    assert [1, 2] == sorted(asked)
+    assert 0 == len(ask(board, int(HOT_S) * 2 * S, committed=False))
 
 
 def test_the_interval_is_that_of_the_latest_two_samples() -> None:

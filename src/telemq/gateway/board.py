@@ -9,7 +9,9 @@ Which series are asked for new samples is decided here too. A series is *hot* wh
 arrive, and asked in every turn. The others, of pods that ended and GPUs that are gone, are asked
 once in `SWEEP_S`, so that one that comes back, or whose samples are late by hours, is seen within
 that time, and a history of a million pods costs a sixtieth of it a turn. Of many hot series, each
-is left alone for half of the time in which its samples usually come.
+is left alone for half of the time in which its samples usually come. A series is *behind* from a
+commit until it is asked, and only those are: where nothing is committed, the last ones are asked
+when it is their turn, and then nothing is.
 """
 
 from __future__ import annotations
@@ -50,6 +52,9 @@ class Due:
 
     hot: npt.NDArray[np.intp]
     cold: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.hot) + len(self.cold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +118,7 @@ class Board:
         self._asked_ns = np.empty(0, np.int64)
         #: Between the arrivals of a series' samples; 0 if not known.
         self._pace_ns = np.empty(0, np.int64)
+        self._behind = np.empty(0, np.bool_)
 
     def __len__(self) -> int:
         return len(self.series)
@@ -166,6 +172,7 @@ class Board:
         self._came_ns = np.concatenate([self._came_ns, came])
         self._asked_ns = np.concatenate([self._asked_ns, never])
         self._pace_ns = np.concatenate([self._pace_ns, np.zeros(count, np.int64)])
+        self._behind = np.concatenate([self._behind, np.ones(count, np.bool_)])
         more = np.zeros(len(self.uuids) - len(self.gpu_changes), np.int64)
         self.gpu_changes = np.concatenate([self.gpu_changes, more])
         self.gpu_changes[gpus] += 1
@@ -184,13 +191,15 @@ class Board:
                 "values of so many (--board-series-max)"
             )
 
-    def due(self, now_ns: int) -> Due:
+    def due(self, now_ns: int, *, committed: bool = True) -> Due:
         """Give what is to be asked now.
 
         Args:
             now_ns: monotonic.
+            committed: whether anything may have been committed since the last `take`.
         """
-        hot = self._came_ns > now_ns - int(HOT_S * _NS)
+        self._behind |= committed
+        hot = self._hot(now_ns)
         cold = (~hot | (self.last_us == NEVER_US)) & (self._asked_ns <= now_ns - int(SWEEP_S * _NS))
         hot &= ~cold
         if len(self) <= _SMALL:
@@ -198,7 +207,10 @@ class Board:
         else:
             rest_ns = np.minimum(self._pace_ns // 2, int(_REST_S * _NS))
             hot &= self._came_ns <= now_ns - rest_ns
-        return Due(np.flatnonzero(hot), np.flatnonzero(cold))
+        return Due(np.flatnonzero(hot & self._behind), np.flatnonzero(cold & self._behind))
+
+    def _hot(self, now_ns: int) -> npt.NDArray[np.bool_]:
+        return self._came_ns > now_ns - int(HOT_S * _NS)
 
     def take(self, found: Found, due: Due, *, now_ns: int, at_us: int) -> Update:
         """Take what was found for `due`, and give it back in order.
@@ -210,6 +222,9 @@ class Board:
             at_us: the database's clock at the snapshot.
         """
         loading = self.turn == 0
+        # Of one that is not hot, chunks are asked as well, and only when it is due as cold.
+        self._behind[due.hot] = ~self._hot(now_ns)[due.hot]
+        self._behind[due.cold] = False
         self.turn += 1
         self.at_us = at_us
         order = np.argsort(found.time_us, kind="stable")

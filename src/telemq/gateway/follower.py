@@ -155,12 +155,14 @@ class Follower:
         async with self._reader.look() as look:
             anew = self._connection != self._reader.connections
             board = Board(self._settings.board_series_max) if anew else self._board
-            if look.snapshot == self._snapshot and not anew:
+            committed = anew or look.snapshot != self._snapshot
+            if committed:
+                await self._add_series(look, board)
+            now_ns = monotonic_ns()
+            due = board.due(now_ns, committed=committed)
+            if not committed and not len(due):
                 board.at_us = look.now_us
                 return None
-            await self._add_series(look, board)
-            now_ns = monotonic_ns()
-            due = board.due(now_ns)
             found = await _found(look, board, due, each)
         # All or nothing: a look that fails half way is done again.
         update = board.take(found, due, now_ns=now_ns, at_us=look.now_us)
