@@ -188,9 +188,10 @@ class PublishPack(_Message, frozen=True, tag="PACK"):
 
 
 class Confirm(_Message, frozen=True):
-    """The PUBLISHes with these numbers are safe."""
+    """The PUBLISHes with these numbers are safe, and as many as `counts` says from each one on."""
 
     numbers: tuple[_Positive, ...]
+    counts: tuple[_Positive, ...] = ()
 
 
 class Credit(_Message, frozen=True):

@@ -114,10 +114,10 @@ class Scene:
         self._routes += 1
         return Peer(self, role, b"%d" % self._routes)
 
-    def producer(self, records: int = 20, size_bytes: int = 200) -> Peer:
+    def producer(self, records: int = 20, size_bytes: int = 200, version: str = "1.0") -> Peer:
         """Make a producer with a session and this much credit."""
         producer = self.peer("producer")
-        producer.hello()
+        producer.hello(version)
         if records:
             producer.say(Want, 1, 0, records, size_bytes)
         return producer

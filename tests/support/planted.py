@@ -465,6 +465,24 @@ def _pack_goes_to_who_does_not_speak_it() -> Iterator[None]:
         yield
 
 
+@_fault("packs")
+def _counts_go_to_who_does_not_know_them() -> Iterator[None]:
+    parts = core._parts
+    with patch.object(core, "_parts", lambda runs, **_: parts(runs, folds=True)):
+        yield
+
+
+@_fault("confirms")
+def _confirms_that_lie_apart_are_one_range() -> Iterator[None]:
+    parts = core._parts
+
+    def joined(runs: list[tuple[int, int]], *, folds: bool) -> Any:
+        return parts([(runs[0][0], sum([count for _, count in runs]))], folds=folds)
+
+    with patch.object(core, "_parts", joined):
+        yield
+
+
 @_fault("numbers")
 def _pack_takes_one_number() -> Iterator[None]:
     said = PeerTable.said

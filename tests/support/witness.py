@@ -409,8 +409,13 @@ class Witness:
                 self._offences.pop((out.peer, "error"), None)
                 packs = self._greeted[out.peer] == "1.1"
                 self.seats[out.peer] = Seat(out.peer, session, self.now, self.now, packs=packs)
-            case Confirm(session=session, numbers=numbers):
-                for number in numbers:
+            case Confirm(session=session, numbers=firsts, counts=counts):
+                packs = self.seats[out.peer].packs
+                promised(packs or not counts, "packs", "counts for a peer that does not know them")
+                told = len(encode(out.message)) <= CONTROL_BYTES_MAX
+                promised(told, "confirms", "its control frame is too long")
+                runs = zip(firsts, counts or (1,) * len(firsts), strict=True)
+                for number in [first + n for first, count in runs for n in range(count)]:
                     ours = (session, number) in self._confirms
                     promised(ours, "confirms", f"{number} of {session} is not safe")
                     self._confirms.remove((session, number))

@@ -32,7 +32,7 @@ PURE = {
     "telemq.gateway.fleet_views",
     "telemq.settings_fleet",
     "telemq.client.session", "telemq.client.producer", "telemq.client.consumer",
-    "telemq.client.labels", "telemq.endpoint",
+    "telemq.client.fitting", "telemq.client.labels", "telemq.client.numbered", "telemq.endpoint",
     "telemq.client.settling",
     "telemq.streamer.pacing", "telemq.collector.batcher", "telemq.watch.numbers",
     "telemq.look.board", "telemq.look.names", "telemq.look.place",

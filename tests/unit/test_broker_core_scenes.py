@@ -306,7 +306,28 @@ def test_message_of_a_producer_that_is_gone_stays_and_is_confirmed_to_nobody() -
     assert 1 == scene.core.stats().counters.settled
 
 
-def test_many_confirms_are_split_into_frames_of_two_thousand() -> None:
+def test_confirms_of_numbers_in_a_row_are_said_as_ranges() -> None:
+    """A collector settles what came in several frames, and one message was settled before."""
+    scene = Scene()
+    producer, consumer = scene.producer(version="1.1"), scene.consumer(version="1.1")
+    for id in "abcdef":
+        producer.publish(id)
+    assert [confirm(producer, 3, 4)] == consumer.settle(3)
+    out = consumer.say(Settle, (Settlement(4, "ok", count=3), Settlement(1, "ok", count=2)))
+    assert [Outgoing(producer.id, Confirm(producer.session, 4, (5, 2), (3, 2)))] == out
+
+
+def test_producer_of_version_1_0_is_told_each_number() -> None:
+    """Brokers are upgraded before their streamers."""
+    scene = Scene()
+    producer, consumer = scene.producer(), scene.consumer(version="1.1")
+    for id in "abc":
+        producer.publish(id)
+    out = consumer.say(Settle, (Settlement(1, "ok", count=3),))
+    assert [confirm(producer, 3, 2, 3, 4)] == out
+
+
+def test_many_confirms_are_split_into_several_frames() -> None:
     """A collector settles everything at once; a control frame has its limit."""
     scene = Scene(capacity_records=5000, capacity_bytes=5000, credit_records_max=5000)
     producer, consumer = scene.producer(2500, 200), scene.consumer(5000, 5000)
@@ -316,7 +337,7 @@ def test_many_confirms_are_split_into_frames_of_two_thousand() -> None:
     scene.checks = True
     out = consumer.say(Settle, tuple(Settlement(n + 1, "ok") for n in range(2500)))
     numbers = [o.message.numbers for o in out if isinstance(o.message, Confirm)]
-    assert [2000, 500] == [len(part) for part in numbers]
+    assert [1500, 1000] == [len(part) for part in numbers]
     assert list(range(2, 2502)) == [n for part in numbers for n in part]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from telemq.broker.bundle import Bundle
 from telemq.broker.core import Outgoing
-from telemq.client.consumer import ConsumerCore
+from telemq.client.consumer import ConsumerCore, ConsumerStats
 from telemq.client.session import Delivery, Transmit
 from telemq.protocol import (
     INTEGER_MAX,
@@ -209,6 +209,18 @@ def test_leases_in_a_row_are_settled_and_renewed_as_ranges() -> None:
     assert [Transmit(Renew("s", 2, (7, 20), (6, 4)))] == core.renew(held, 0)
     ranges = (Settlement(7, "ok", "", 2), Settlement(10, "ok", "", 3), Settlement(20, "ok"))
     assert [Transmit(Settle("s", 3, ranges))] == core.settle([*held[:2], *held[3:7]], "ok", "", 0)
+
+
+def test_what_is_settled_is_settled_once_and_takes_nothing_with_it() -> None:
+    """A program hands over what it has settled before, or one delivery twice."""
+    core, held = consumer_core()
+    core.settle([held[1]], "ok", "", 0)
+    again = [held[0], held[0], held[1], held[2], held[4], held[9]]
+    ranges = (Settlement(7, "ok"), Settlement(9, "ok"), Settlement(11, "ok"), Settlement(23, "ok"))
+    assert [Transmit(Settle("s", 3, ranges))] == core.settle(again, "ok", "", 0)
+    assert [] == core.settle(again, "ok", "", 0)
+    assert [Transmit(Renew("s", 4, (10, 12, 20), (1, 1, 3)))] == core.renew(held, 0)
+    assert ConsumerStats(5, 5, 1) == core.stats()
 
 
 def test_broker_of_version_1_0_gets_no_range() -> None:

@@ -8,6 +8,7 @@ from telemq.client.producer import ProducerCore, ProducerStats
 from telemq.client.session import Command, Confirmed, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.protocol import (
+    INTEGER_MAX,
     Confirm,
     Error,
     FromPeer,
@@ -225,6 +226,18 @@ def test_forgotten_message_is_neither_sent_nor_kept() -> None:
     assert ProducerStats(0, 0, 0, 0, 0, 0, 1) == producer.core.stats()
     assert [Confirmed([])] == producer.hear(Confirm("s", 3, (2,)))
     assert [] == producer.begin_anew()
+
+
+def test_a_range_of_numbers_confirms_as_many() -> None:
+    """Messages that were sent together, and a broker that says too much."""
+    producer = _Producer()
+    for id in "abcd":
+        producer.publish(id)
+    producer.hear(Grant("s", 2, 9, 90))
+    assert [Confirmed(["b", "c"])] == producer.hear(Confirm("s", 3, (3,), (2,)))
+    confirm = Confirm("s", 4, (1, 5, 3), (2, INTEGER_MAX))
+    assert [Confirmed(["a", "d"])] == producer.hear(confirm)
+    assert 0 == producer.core.stats().sent_messages
 
 
 def test_forgotten_id_can_be_published_again_at_once() -> None:

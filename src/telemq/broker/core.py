@@ -78,8 +78,8 @@ __all__ = ["BrokerCore", "Outgoing"]
 
 #: Larger payloads in a PACK are best sent in a frame of their own (see `telemq.frames`).
 _JOIN_BYTES = 131_072
-#: Numbers in one CONFIRM: 16 digits each stay well below the limit of a control frame.
-_CONFIRMS_MAX = 2000
+#: Numbers in one CONFIRM: 16 digits each, and as many counts, are below a control frame's limit.
+_CONFIRMS_MAX = 1500
 
 
 class BrokerCore:
@@ -101,7 +101,8 @@ class BrokerCore:
         self._inventory = Inventory(limits, self._counters)
         self._intake = Intake(limits, self._peers, self._credits, self._inventory, self._counters)
         self._offenders = Offenders(limits)
-        self._confirms: dict[str, list[int]] = {}
+        #: By session: the first of numbers in a row, and how many.
+        self._confirms: dict[str, list[tuple[int, int]]] = {}
         self._draining = False
         #: See `journaled`: no credit while the journal can take no more.
         self._stalled = False
@@ -336,17 +337,22 @@ class BrokerCore:
 
     def _confirm_to(self, session: str, number: int, messages: int, records: int) -> None:
         if self._peers.let_go(session, messages, records):
-            self._confirms.setdefault(session, []).extend(range(number, number + messages))
+            runs = self._confirms.setdefault(session, [])
+            if runs and sum(runs[-1]) == number:
+                number, before = runs.pop()
+                messages += before
+            runs.append((number, messages))
 
     # ---- after every event -----------------------------------------------------------------
 
     def _settle_up(self) -> list[Outgoing]:
         """Do all that the event made possible: confirm, deliver, grant."""
-        for session, numbers in self._confirms.items():
+        for session, runs in self._confirms.items():
             peer = self._peers.of(session)
             assert peer is not None, "confirms of an ended session are dropped with it"
-            for part in _parts(numbers):
-                self._out.append(Outgoing(peer.id, Confirm(session, self._number(peer), part)))
+            for numbers, counts in _parts(runs, folds=peer.packs):
+                confirm = Confirm(session, self._number(peer), numbers, counts)
+                self._out.append(Outgoing(peer.id, confirm))
         self._confirms.clear()
         lease_ms = max(1, self.limits.lease_ns // 1_000_000)
         self._out += deliveries(self._inventory.deliver(self._now), self._number, lease_ms)
@@ -365,9 +371,15 @@ class BrokerCore:
         return out
 
 
-def _parts(numbers: list[int]) -> Iterable[tuple[int, ...]]:
-    for start in range(0, len(numbers), _CONFIRMS_MAX):
-        yield tuple(numbers[start : start + _CONFIRMS_MAX])
+def _parts(
+    runs: list[tuple[int, int]], *, folds: bool
+) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Give what one CONFIRM after another says of numbers in a row: firsts and counts, or each."""
+    if not folds:
+        runs = [(number, 1) for first, count in runs for number in range(first, first + count)]
+    for start in range(0, len(runs), _CONFIRMS_MAX):
+        numbers, counts = zip(*runs[start : start + _CONFIRMS_MAX], strict=True)
+        yield numbers, counts if any(count > 1 for count in counts) else ()
 
 
 def _check_count(leases: int) -> None:

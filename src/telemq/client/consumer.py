@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from telemq.client.numbered import Numbered
 from telemq.client.session import Command, Delivered, Delivery, Lost, Session, Transmit
 from telemq.frames import split
 from telemq.protocol import (
@@ -63,7 +64,7 @@ class ConsumerCore:
         self.session = Session("consumer", name, seed)
         self._credit_records = credit_records
         self._credit_bytes = credit_bytes
-        self._held: dict[int, Delivery] = {}
+        self._held = Numbered[Delivery]()
         self._sessions = 0
 
     def receive(self, message: FromBroker, frames: Frames, now_ns: int) -> list[Command]:
@@ -90,7 +91,7 @@ class ConsumerCore:
                     message.attempt,
                     message.dead,
                 )
-                self._held[message.lease] = delivery
+                self._held.add(message.lease, [delivery])
                 return [Delivered([delivery])]
             case DeliverPack():
                 return self._unpack(message, frames, now_ns)
@@ -123,7 +124,7 @@ class ConsumerCore:
                 )
                 for lease, message, payload in zip(leases, messages, carried, strict=False)
             ]
-            self._held.update(zip(leases, made, strict=True))
+            self._held.add(lent.lease, made)
             deliveries += made
         return [Delivered(deliveries)]
 
@@ -135,9 +136,7 @@ class ConsumerCore:
         now_ns: int,
     ) -> list[Command]:
         """Be done with deliveries; those of an earlier session are ignored."""
-        leases = self._live(deliveries)
-        for lease in leases:
-            del self._held[lease]
+        runs = [run for ours in _in_a_row(self._ours(deliveries)) for run in self._let_go(*ours)]
         reason = reason[:_REASON_CHARACTERS_MAX]
         # A SETTLE with long reasons must still fit into a control frame.
         most = 10 if reason else _RANGES_MAX
@@ -149,11 +148,12 @@ class ConsumerCore:
                     tuple([Settlement(first, outcome, reason, count) for first, count in ranges]),
                 )
             )
-            for ranges in self._ranges(leases, most)
+            for ranges in self._parts(runs, most)
         ]
 
     def renew(self, deliveries: Iterable[Delivery], now_ns: int) -> list[Command]:
         """Let the leases of these deliveries begin anew; those of an earlier session are gone."""
+        held = [lease for lease in self._ours(deliveries) if lease in self._held]
         return [
             Transmit(
                 Renew(
@@ -163,7 +163,7 @@ class ConsumerCore:
                     tuple([count for _, count in ranges]) if self.session.packs else (),
                 )
             )
-            for ranges in self._ranges(self._live(deliveries), _RANGES_MAX)
+            for ranges in self._parts(_in_a_row(held), _RANGES_MAX)
         ]
 
     def pause(self, now_ns: int) -> list[Command]:
@@ -187,30 +187,46 @@ class ConsumerCore:
 
     def stats(self) -> ConsumerStats:
         """Give a frozen snapshot."""
-        records = sum(delivery.records for delivery in self._held.values())
-        return ConsumerStats(len(self._held), records, self._sessions)
+        held = self._held.all()
+        records = sum([delivery.records for _, delivery in held])
+        return ConsumerStats(len(held), records, self._sessions)
 
     def _lose(self, had: str) -> list[Command]:
         """Forget what session `had` lent, if that is over."""
-        if self.session.token == had or not self._held:
+        if self.session.token == had:
             return []
-        lost = Lost(list(self._held.values()))
+        held = [delivery for _, delivery in self._held.all()]
         self._held.clear()
-        return [lost]
+        return [Lost(held)] if held else []
 
-    def _live(self, deliveries: Iterable[Delivery]) -> list[int]:
-        """Give the leases of those that belong to this session and are not settled."""
-        held = self._held.get
-        return [d.lease for d in deliveries if held(d.lease) is d]
+    def _ours(self, deliveries: Iterable[Delivery]) -> list[int]:
+        """Give the leases of those that belong to this session."""
+        token = self.session.token
+        return [d.lease for d in deliveries if d.session == token]
 
-    def _ranges(self, leases: list[int], most: int) -> Iterator[list[tuple[int, int]]]:
-        """Give leases as first numbers and counts, for one message after another."""
-        folds = self.session.packs
-        for start in range(0, len(leases), LEASES_MAX):
-            part = leases[start : start + LEASES_MAX]
-            ranges = _in_a_row(part) if folds else [(lease, 1) for lease in part]
-            for at in range(0, len(ranges), most):
-                yield ranges[at : at + most]
+    def _let_go(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Hold these no more; gives those that were held."""
+        gone = self._held.take(first, count)
+        if len(gone) == count:
+            return [(first, count)]
+        return _in_a_row([delivery.lease for delivery in gone])
+
+    def _parts(self, runs: list[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
+        """Give runs of leases, each at most so many, for one message after another."""
+        if not self.session.packs:
+            runs = [(lease, 1) for first, count in runs for lease in range(first, first + count)]
+        part, room = list[tuple[int, int]](), LEASES_MAX
+        for first, count in runs:
+            at, end = first, first + count
+            while at < end:
+                now = min(end - at, room)
+                part.append((at, now))
+                at, room = at + now, room - now
+                if not room or len(part) == most:
+                    yield part
+                    part, room = [], LEASES_MAX
+        if part:
+            yield part
 
     def _credit(self, now_ns: int) -> list[Command]:
         number = self.session.number(now_ns)

@@ -16,10 +16,12 @@ from telemq.protocol import (
     encode,
 )
 
-__all__ = ["SHORT_CHARACTERS", "check_labels", "within_labels"]
+__all__ = ["label_bytes", "within_labels"]
 
 #: Id and key of so many characters together fit into a PUBLISH, however they are written.
-SHORT_CHARACTERS = 2000
+_SHORT_CHARACTERS = 2000
+#: Most bytes of a character, and of all else that a PACK says of a message without metadata.
+_CHARACTER_BYTES, _LINE_BYTES = 6, 50
 #: Most bytes of what a PACK says of its messages, and of how many that is written down at a time.
 _PACK_LABEL_BYTES_MAX = PACK_CONTROL_BYTES_MAX - 200
 _STEP_MESSAGES = 64
@@ -27,12 +29,18 @@ _STEP_MESSAGES = 64
 _ANY_SESSION = "0" * 64
 
 
-def check_labels(packed: Packed) -> None:
-    """Refuse a message whose labels are too long for a PUBLISH.
+def label_bytes(packed: Packed) -> int:
+    """Give how many bytes the labels of a message take in a PACK, or more.
+
+    One whose id and key have no more characters together, and that has no metadata, takes no more.
 
     Raises:
-        LocalProtocolError: they are.
+        LocalProtocolError: they are too long for a PUBLISH.
     """
+    characters = len(packed.id) + len(packed.key)
+    most_bytes = characters * _CHARACTER_BYTES + _LINE_BYTES
+    if not packed.metadata and characters <= _SHORT_CHARACTERS:
+        return most_bytes
     publish = Publish(
         _ANY_SESSION, INTEGER_MAX, packed.id, INTEGER_MAX, packed.key, packed.metadata
     )
@@ -42,10 +50,18 @@ def check_labels(packed: Packed) -> None:
             f"{packed.id[:100]}: id, key and metadata take {size_bytes} bytes of a PUBLISH; "
             f"{PUBLISH_BYTES_MAX} are the limit: put more into the payload"
         )
+    return max(most_bytes, size_bytes)
 
 
-def within_labels(batch: list[Packed]) -> list[Packed]:
-    """Give the first messages of a batch whose labels fit into one PACK."""
+def within_labels(batch: list[Packed], each_bytes: int) -> list[Packed]:
+    """Give the first messages of a batch whose labels fit into one PACK.
+
+    Args:
+        batch: some messages.
+        each_bytes: none of them has more `label_bytes`. So a few short ones are not written down.
+    """
+    if len(batch) * each_bytes <= _PACK_LABEL_BYTES_MAX:
+        return batch
     end = size_bytes = 0
     step = _STEP_MESSAGES
     while end < len(batch) and step:

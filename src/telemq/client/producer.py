@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
+from itertools import zip_longest
 
-from telemq.client.labels import SHORT_CHARACTERS, check_labels, within_labels
+from telemq.client.fitting import Most, first_that_fit
+from telemq.client.labels import label_bytes
+from telemq.client.numbered import Numbered
 from telemq.client.session import Command, Confirmed, Session, Transmit
 from telemq.errors import LocalProtocolError
 from telemq.frames import join
@@ -82,7 +84,7 @@ class ProducerCore:
         #: Of all that is kept, by id; what is to be said of it is waiting or sent.
         self._payloads: dict[str, Payload] = {}
         self._waiting: deque[Packed] = deque()
-        self._sent: dict[int, Packed] = {}
+        self._sent = Numbered[Packed]()
         self._records = self._bytes = 0
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
@@ -90,6 +92,8 @@ class ProducerCore:
         #: What the broker takes at most, once it has said so.
         self._largest_records = self._largest_bytes = INTEGER_MAX
         self._join_bytes = 0
+        #: Of what was kept so far: the longest id and key together, and the most `label_bytes`.
+        self._characters = self._label_bytes = 0
         self._used_ns = 0
         self._sessions = 0
         #: When so much is kept, what came since the last flush is worth another one.
@@ -136,8 +140,10 @@ class ProducerCore:
             raise LocalProtocolError(f"{id} is published already and not confirmed")
         size_bytes = len(payload)
         packed = Packed(id, records, size_bytes, key, metadata or _NO_METADATA)
-        if metadata or len(id) + len(key) > SHORT_CHARACTERS:
-            check_labels(packed)
+        characters = len(id) + len(key)
+        if metadata or characters > self._characters:
+            self._label_bytes = max(self._label_bytes, label_bytes(packed))
+            self._characters = max(self._characters, characters)
         if records > self._largest_records or size_bytes > self._largest_bytes:
             self._check_size(packed)
         payloads[id] = payload
@@ -155,7 +161,8 @@ class ProducerCore:
                 self._waiting.remove(packed)
                 break
         else:
-            packed = self._sent.pop(next(n for n, sent in self._sent.items() if sent.id == id))
+            number = next(number for number, sent in self._sent.all() if sent.id == id)
+            (packed,) = self._sent.take(number, 1)
         self._release([packed])
 
     def receive(self, message: FromBroker, now_ns: int) -> list[Command]:
@@ -184,7 +191,7 @@ class ProducerCore:
                 self._credit_bytes += message.bytes
                 self._used_ns = now_ns
             case Confirm():
-                return [Confirmed(self._confirm(message.numbers)), *self.flush(now_ns)]
+                return [Confirmed(self._confirm(message)), *self.flush(now_ns)]
             case _:
                 return []
         return self.flush(now_ns)
@@ -224,16 +231,16 @@ class ProducerCore:
 
     def _unsend(self) -> None:
         """Let all that was sent in a session that is over wait again, first and in order."""
-        self._waiting.extendleft(reversed(self._sent.values()))
+        self._waiting.extendleft(reversed([packed for _, packed in self._sent.all()]))
         self._sent.clear()
         self._credit_records = self._credit_bytes = 0
         self._least_records = self._least_bytes = 0
         self._wishes = False
 
-    def _confirm(self, numbers: tuple[int, ...]) -> list[str]:
-        take = self._sent.pop
-        confirmed = [packed for n in numbers if (packed := take(n, None)) is not None]
-        return self._release(confirmed)
+    def _confirm(self, confirm: Confirm) -> list[str]:
+        # A broker that gives fewer counts than numbers says 1 of the others.
+        runs = zip_longest(confirm.numbers, confirm.counts[: len(confirm.numbers)], fillvalue=1)
+        return self._release([packed for run in runs for packed in self._sent.take(*run)])
 
     def _release(self, gone: list[Packed]) -> list[str]:
         """Keep these no more; gives their ids."""
@@ -261,7 +268,7 @@ class ProducerCore:
                 break
             self._used_ns = now_ns
             number = self.session.number(now_ns, len(batch))
-            self._sent.update(zip(range(number, number + len(batch)), batch, strict=True))
+            self._sent.add(number, batch)
             commands.append(self._transmit(number, batch, size_bytes))
         return commands
 
@@ -271,30 +278,26 @@ class ProducerCore:
         Returns:
             That, and its payload bytes.
         """
-        batch = within_labels(self._first_that_fit()) if self.session.packs else []
+        most = Most(
+            PACK_MESSAGES_MAX if self.session.packs else 0,
+            self._credit_records,
+            min(self._credit_bytes, PACK_BYTES_MAX),
+            self._least_records,
+            self._least_bytes,
+            self._label_bytes,
+        )
+        batch, records, size_bytes = first_that_fit(self._waiting, most)
         if not batch and self._covers(self._waiting[0]):
-            batch = [self._waiting[0]]
-        for _ in batch:
-            self._waiting.popleft()
-        self._credit_records -= sum([packed.records for packed in batch])
-        size_bytes = sum([packed.bytes for packed in batch])
+            head = self._waiting[0]
+            batch, records, size_bytes = [head], head.records, head.bytes
+        if len(batch) == len(self._waiting):
+            self._waiting.clear()
+        else:
+            for _ in batch:
+                self._waiting.popleft()
+        self._credit_records -= records
         self._credit_bytes -= size_bytes
         return batch, size_bytes
-
-    def _first_that_fit(self) -> list[Packed]:
-        """List the first of what waits that fit into a pack, the credit and the wish."""
-        batch: list[Packed] = []
-        records, size_bytes = self._credit_records, min(self._credit_bytes, PACK_BYTES_MAX)
-        most_records, most_bytes = self._least_records, self._least_bytes
-        for packed in islice(self._waiting, PACK_MESSAGES_MAX):
-            records -= packed.records
-            size_bytes -= packed.bytes
-            if records < 0 or size_bytes < 0:
-                break
-            if packed.records > most_records or packed.bytes > most_bytes:
-                break
-            batch.append(packed)
-        return batch
 
     def _covers(self, packed: Packed) -> bool:
         return packed.records <= self._credit_records and packed.bytes <= self._credit_bytes
