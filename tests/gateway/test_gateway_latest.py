@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from telemq.settings import ApiSettings
 from telemq.store.verify import verify
 from tests.support.fleet import gpu, store
-from tests.support.gateway import metrics_of, serving
+from tests.support.gateway import add_samples, add_series, metrics_of, serving
 from tests.support.maintaining import DAY, pass_over
 from tests.support.running import eventually
 from tests.support.shown_fleet import make_fleet
@@ -117,6 +117,22 @@ def test_the_last_that_comes_is_seen_though_many_rested(
         later = began + timedelta(minutes=turn)
         fleet.measure(conn, later)
         eventually(lambda: newest() == later, "it is seen")  # noqa: B023  # called at once
+
+
+def test_a_series_that_was_committed_after_later_ones_is_seen(
+    api: httpx.Client, conn: psycopg.Connection, dsn: str
+) -> None:
+    """Two collectors make series at once; then nothing is committed for long."""
+    with psycopg.connect(dsn) as late:
+        series = add_series(late, "GPU-late")
+        add_samples(conn, add_series(conn, "GPU-1"), [(DAY, 1.0)])
+        assert ["GPU-1"] == [device["uuid"] for device in get(api, "/api/v1/devices")]
+        add_samples(late, series, [(DAY, 2.0)])
+
+    def values() -> list[list[float]]:
+        return [[of["value"] for of in d["latest"].values()] for d in get(api, "/api/v1/devices")]
+
+    eventually(lambda: values() == [[1.0], [2.0]], "both are there, with their samples")
 
 
 def test_devices_are_chosen_by_host_namespace_and_model(

@@ -58,6 +58,8 @@ class Follower:
         self._board, self._devices, self._exposition = _views(Board(settings.board_series_max))
         self._connection = 0
         self._snapshot = ""
+        #: Turns until the series are counted again, and the snapshot of the last count.
+        self._count_turns, self._counted = 0, ""
         self._wanted = asyncio.Event()
         self._used_s = -_UNUSED_S
         #: When the last turn began that was right, by the loop's clock; and the reason if the
@@ -156,8 +158,10 @@ class Follower:
             anew = self._connection != self._reader.connections
             board = Board(self._settings.board_series_max) if anew else self._board
             committed = anew or look.snapshot != self._snapshot
-            if committed:
-                await self._add_series(look, board)
+            self._count_turns -= 1
+            counts = anew or (self._count_turns <= 0 and look.snapshot != self._counted)
+            if committed or counts:
+                await self._add_series(look, board, counts=counts)
             now_ns = monotonic_ns()
             due = board.due(now_ns, committed=committed)
             if not committed and not len(due):
@@ -172,15 +176,17 @@ class Follower:
             self._connection = self._reader.connections
         return update
 
-    async def _add_series(self, look: Look, board: Board) -> None:
+    async def _add_series(self, look: Look, board: Board, *, counts: bool) -> None:
         after = board.last_id
-        if board.turn % _COUNT_TURNS == 0:
+        if counts:
             count = await look.series_count()
             board.check(count)  # before a million of them are read
             if count != len(board):
                 after = 0
         async for rows in look.series(after):
             board.add(rows, now_ns=monotonic_ns())
+        if counts:
+            self._count_turns, self._counted = _COUNT_TURNS, look.snapshot
 
 
 def _views(board: Board) -> tuple[Board, Devices, Exposition]:
